@@ -1,0 +1,28 @@
+"""Pool keys: what may share a tunnel."""
+
+import pytest
+
+from zproxy.model.addr import Endpoint
+from zproxy.model.conn import PoolKey
+from zproxy.model.identity import SpiffeId
+
+CLIENT = SpiffeId("cluster.local", "demo", "client")
+SERVER = SpiffeId("cluster.local", "demo", "server")
+KEY = PoolKey(CLIENT, SERVER, "10.244.1.5", Endpoint("10.244.2.5", 15008))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        KEY._replace(src_identity=SERVER),
+        KEY._replace(dst_identity=CLIENT),
+        KEY._replace(src_ip="10.244.1.6"),
+        KEY._replace(dst=Endpoint("10.244.2.6", 15008)),
+    ],
+)
+def test_whatever_differs_is_another_tunnel(other: PoolKey) -> None:
+    assert len({KEY, other}) == 2
+
+
+def test_equal_keys_share_a_tunnel() -> None:
+    assert len({KEY, PoolKey(*KEY)}) == 1

@@ -1,0 +1,170 @@
+"""A whole file: all of it, or a sentence and nothing."""
+
+import os
+import string
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.mesh import workload, yaml_of
+from zproxy.errors import ConfigError
+from zproxy.model.workload import Protocol, Workload
+from zproxy.sources import file
+from zproxy.sources.file import load
+
+CLIENT = workload("demo/client", "10.244.1.5", "fd00:244:1::5", node="node-a")
+SERVER = workload("demo/server", "10.244.2.5", node="node-b")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "mesh.yaml"
+
+
+def test_a_file_becomes_a_mesh(path: Path) -> None:
+    path.write_text(yaml_of(CLIENT, SERVER))
+    known = load(path)
+    assert known.workloads == (CLIENT, SERVER)
+    assert known.by_ip("fd00:244:1::5") == CLIENT
+    assert known.by_pod("demo/server") == SERVER
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "workloads: []",
+        "workloads: []\npolicies: []\nservices: []\n",
+        "\ufeffworkloads: []\n",
+        "workloads: []\r\n",
+        '{"workloads": []}',
+        "---\nworkloads: []\n...\n",
+    ],
+    ids=["short", "empty others", "byte order mark", "CRLF", "JSON", "document markers"],
+)
+def test_an_explicitly_empty_mesh_is_a_mesh(path: Path, text: str) -> None:
+    path.write_bytes(text.encode())
+    assert load(path).workloads == ()
+
+
+A = "- {uid: a, name: a, namespace: ns, workloadIps: [10.0.0.1]}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", ":1: the file is empty; it needs a top-level list `workloads:`"),
+        ("# only a comment\n", ":1: the file is empty"),
+        ("---\n", ":1: the file is empty"),
+        ("{}", ":1: workloads: missing; the file needs a top-level list `workloads:`"),
+        ("services: []", ":1: workloads: missing"),
+        ("- uid: a\n", ":1: a list is not a mapping"),
+        ("workloads:\n", ":1: workloads: an empty value is not a list"),
+        ("workloads: {a: b}\n", ":1: workloads: a mapping is not a list"),
+        ("workload: []\n", ":1: workload: unknown key; did you mean 'workloads'?"),
+        (
+            "workloads: []\nnodes: []\n",
+            ":2: nodes: unknown key; the keys here are workloads, policies, services",
+        ),
+        (
+            "workloads: []\npolicies:\n- name: deny\n",
+            ":2: policies: not supported by this version: connections would be let in",
+        ),
+        (
+            "workloads: []\nservices:\n- name: x\n",
+            ":2: services: not supported by this version: connections to their",
+        ),
+        ("workloads: []\nservices: {}\n", ":2: services: not supported by this version"),
+        ("workloads: []\npolicies: ~\n", ":2: policies: not supported by this version"),
+        ("workloads:\n- hello\n", ":2: workloads[0]: 'hello' is not a mapping"),
+        ("workloads:\n" + A + "-\n", ":3: workloads[1]: an empty value is not a mapping"),
+        (
+            "workloads:\n" + A + "- name: b\n  namespace: ns\n  uid: a\n",
+            ":5: workloads[1].uid: 'a' is already that of line 2; each needs its own",
+        ),
+        (
+            "workloads:\n- uid: x\n  namespace: ns\n  name: a\n- uid: y\n  namespace: ns\n  name: a\n",
+            ":7: workloads[1].name: 'ns/a' is already that of line 4",
+        ),
+        (
+            "workloads:\n"
+            + A
+            + "- uid: b\n  name: b\n  namespace: ns\n  workloadIps:\n  - 10.0.0.9\n  - 10.0.0.1\n",
+            ":6: workloads[1].workloadIps: '10.0.0.1' is already that of line 2; each needs its own",
+        ),
+        (
+            "workloads:\n"
+            + "".join(
+                f"- {{uid: {n}, name: {n}, namespace: ns, network: net1, workloadIps: ['{ip}']}}\n"
+                for n, ip in (("a", "fd00::1"), ("b", "fd00:0::1"))
+            ),
+            ":3: workloads[1].workloadIps: 'fd00::1' is already that of line 2 on network 'net1'",
+        ),
+    ],
+)
+def test_a_bad_file_is_refused_with_its_place(path: Path, text: str, says: str) -> None:
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert f"{path}{says}" in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_one_address_on_two_networks_is_no_duplicate(path: Path) -> None:
+    path.write_text(
+        "workloads:\n"
+        "- {uid: a, name: a, namespace: ns, network: net1, workloadIps: [10.0.0.1]}\n"
+        "- {uid: b, name: b, namespace: ns, network: net2, workloadIps: [10.0.0.1]}\n"
+    )
+    assert len(load(path).workloads) == 2
+
+
+def test_a_missing_file_is_named(path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="cannot be read: No such file or directory; check the path"
+    ) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not a regular file; name the mesh's YAML file itself"):
+        load(tmp_path)
+
+
+def test_a_fifo_is_refused_without_waiting_for_a_writer(path: Path) -> None:
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match="is not a regular file"):
+        load(path)
+
+
+def test_a_large_file_is_refused_unread(path: Path) -> None:
+    with path.open("wb") as sparse:
+        sparse.truncate(file.MAX_BYTES + 1)
+    with pytest.raises(ConfigError, match="is larger than 64 MiB"):
+        load(path)
+
+
+def test_other_encodings_are_refused_with_the_line(path: Path) -> None:
+    path.write_bytes(b"workloads: []\n# caf\xe9\n")
+    with pytest.raises(ConfigError, match=r"mesh\.yaml:2: not UTF-8 text; save the file as UTF-8"):
+        load(path)
+
+
+names = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=12).map(lambda text: f"w{text}")
+
+
+@given(st.lists(st.tuples(names, names, st.ip_addresses(v=4), st.sampled_from(Protocol)), max_size=8))
+def test_what_the_builder_writes_is_what_is_read(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, object, Protocol]]
+) -> None:
+    seen: dict[object, Workload] = {}
+    for namespace, name, ip, protocol in rows:
+        item = workload(f"{namespace}/{name}", f"10.{str(ip).partition('.')[2]}", protocol=protocol)
+        if not {item.pod, *item.workload_ips} & seen.keys():
+            seen |= dict.fromkeys((item.pod, *item.workload_ips), item)
+    expected = tuple(dict.fromkeys(seen.values()))
+    target = tmp_path_factory.getbasetemp() / "generated.yaml"
+    target.write_text(yaml_of(*expected))
+    assert load(target).workloads == expected

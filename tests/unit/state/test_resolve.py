@@ -1,0 +1,116 @@
+"""Outbound decisions: one table, row = destination and what becomes of it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.mesh import mesh, workload
+from zproxy.model import ports
+from zproxy.model.addr import Endpoint, canonical_ip
+from zproxy.model.identity import SpiffeId
+from zproxy.model.workload import Protocol
+from zproxy.state.resolve import Passthrough, Refuse, Upstream, resolve
+
+CLIENT = workload("demo/client", "10.244.1.5", "fd00:244:1::5", node="a")
+SERVER = workload("demo/server", "10.244.2.5", "fd00:244:2::5", node="b")
+NEIGHBOUR = workload("demo/neighbour", "10.244.1.6", node="a")
+SICK = workload("demo/sick", "10.244.2.6", status="Unhealthy", trust_domain="other.domain")
+PLAIN = workload("demo/plain", "10.244.2.7", protocol=Protocol.TCP)
+ELSEWHERE = workload("demo/elsewhere", "10.244.2.8", network="net2")
+MESH = mesh(CLIENT, SERVER, NEIGHBOUR, SICK, PLAIN, ELSEWHERE)
+
+
+@pytest.mark.parametrize(
+    ("to", "expected"),
+    [
+        (
+            "10.244.2.5:8080",
+            Upstream(SERVER, Endpoint("10.244.2.5", 15008), Endpoint("10.244.2.5", 8080), SERVER.identity),
+        ),
+        (
+            "[fd00:244:2::5]:80",
+            Upstream(
+                SERVER, Endpoint("fd00:244:2::5", 15008), Endpoint("fd00:244:2::5", 80), SERVER.identity
+            ),
+        ),
+        (
+            "10.244.1.6:8080",
+            Upstream(
+                NEIGHBOUR, Endpoint("10.244.1.6", 15008), Endpoint("10.244.1.6", 8080), NEIGHBOUR.identity
+            ),
+        ),
+        (
+            "10.244.1.5:8080",
+            Upstream(CLIENT, Endpoint("10.244.1.5", 15008), Endpoint("10.244.1.5", 8080), CLIENT.identity),
+        ),
+        (
+            "10.244.2.6:8080",
+            Upstream(
+                SICK,
+                Endpoint("10.244.2.6", 15008),
+                Endpoint("10.244.2.6", 8080),
+                SpiffeId("other.domain", "demo", "sick"),
+            ),
+        ),
+        (
+            "10.244.2.7:8080",
+            Upstream(PLAIN, Endpoint("10.244.2.7", 8080), Endpoint("10.244.2.7", 8080), None),
+        ),
+        ("10.244.2.8:8080", Passthrough(Endpoint("10.244.2.8", 8080))),
+        ("192.0.2.1:443", Passthrough(Endpoint("192.0.2.1", 443))),
+        ("192.0.2.1:15008", Passthrough(Endpoint("192.0.2.1", 15008))),
+        ("127.0.0.1:8080", Passthrough(Endpoint("127.0.0.1", 8080))),
+        (
+            "10.244.2.5:15053",
+            Upstream(SERVER, Endpoint("10.244.2.5", 15008), Endpoint("10.244.2.5", 15053), SERVER.identity),
+        ),
+    ],
+    ids=[
+        "HBONE",
+        "HBONE over IPv6",
+        "same node takes the same route",
+        "a pod that dials itself",
+        "unhealthy but dialled by address",
+        "plain TCP",
+        "known on another network only",
+        "unknown",
+        "unknown, port 15008",
+        "loopback",
+        "DNS port is no loop",
+    ],
+)
+def test_destinations(to: str, expected: object) -> None:
+    assert resolve(MESH, CLIENT, Endpoint.parse(to)) == expected
+
+
+@pytest.mark.parametrize("port", sorted(ports.ILLEGAL))
+@pytest.mark.parametrize(
+    "ip", ["10.244.2.5", "fd00:244:2::5", "10.244.2.7", "10.244.1.5", "127.0.0.1", "127.9.9.9", "::1"]
+)
+def test_our_own_ports_are_never_a_target(ip: str, port: int) -> None:
+    decision = resolve(MESH, CLIENT, Endpoint(ip, port))
+    assert isinstance(decision, Refuse)
+    assert str(Endpoint(ip, port)) in decision.reason
+
+
+def test_the_source_looks_on_its_own_network() -> None:
+    source = workload("demo/x", "10.0.0.9", network="net2")
+    decision = resolve(MESH, source, Endpoint("10.244.2.8", 80))
+    assert isinstance(decision, Upstream)
+    assert decision.workload is ELSEWHERE
+    assert resolve(MESH, source, Endpoint("10.244.2.5", 80)) == Passthrough(Endpoint("10.244.2.5", 80))
+
+
+@given(st.ip_addresses(), st.integers(1, 65535))
+def test_only_members_get_the_mesh_and_identity_goes_with_15008(ip: object, port: int) -> None:
+    to = Endpoint(canonical_ip(str(ip)), port)
+    decision = resolve(MESH, CLIENT, to)
+    if isinstance(decision, Upstream):
+        assert to.ip in decision.workload.workload_ips
+        assert decision.target == to
+        assert (decision.identity is not None) == (decision.address.port == 15008)
+    elif isinstance(decision, Passthrough):
+        assert decision.to == to
+        assert MESH.by_ip(to.ip) is None
+    else:
+        assert port in ports.ILLEGAL

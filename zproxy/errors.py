@@ -1,0 +1,59 @@
+"""The exceptions that cross packages.
+
+Each message is one sentence for an operator: what failed, where, the likely cause or the remedy.
+`reason` is the short label used in the access log, in metrics and in `zproxy connections`.
+"""
+
+
+class ZproxyError(Exception):
+    """Base of everything that is reported to an operator as a sentence instead of a traceback."""
+
+    reason = "ERROR"
+
+
+class ConfigError(ZproxyError):
+    """Bad input from a file, an option or the environment; nothing was changed."""
+
+    reason = "CONFIG"
+
+
+class RequirementError(ZproxyError):
+    """The machine lacks something (root, cgroup v2, a BPF feature); says what and how to get it."""
+
+    reason = "REQUIREMENT"
+
+
+class SteeringError(ZproxyError):
+    """A BPF program, map, link or pin could not be made, found or trusted."""
+
+    reason = "STEERING"
+
+
+class EnrollError(ZproxyError):
+    """A pod could not be enrolled or unenrolled; what was begun has been undone."""
+
+    reason = "ENROLL"
+
+
+class IdentityError(ZproxyError):
+    """A certificate could not be issued, read or trusted."""
+
+    reason = "IDENTITY"
+
+
+class ConnectFailed(ZproxyError):
+    """A TCP connection could not be opened in time."""
+
+    reason = "CONNECT"
+
+
+class TlsFailed(ZproxyError):
+    """A TLS handshake or record failed, or the peer is not who it should be; no application byte was sent."""
+
+    reason = "TLS_FAILURE"
+
+
+class TunnelClosed(ZproxyError):
+    """The HBONE tunnel under a stream ended before the stream did."""
+
+    reason = "TUNNEL_CLOSED"

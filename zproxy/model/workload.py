@@ -1,0 +1,79 @@
+"""Workloads: what the mesh knows about one pod, in the vocabulary of Istio's workload API."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, NamedTuple
+
+from zproxy.model.identity import SpiffeId
+
+
+class Protocol(Enum):
+    """How a workload is reached: through HBONE, or as plain TCP."""
+
+    TCP = "TCP"
+    HBONE = "HBONE"
+
+
+class Locality(NamedTuple):
+    """Where a workload runs."""
+
+    region: str = ""
+    zone: str = ""
+    subzone: str = ""
+
+
+NOWHERE: Final = Locality()
+"""Of a workload whose locality nobody stated."""
+
+
+class ServicePort(NamedTuple):
+    """One port of a service, and the port of the workload that serves it."""
+
+    service: str
+    """`namespace/hostname`."""
+    port: int
+    target_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One pod. Field names and defaults are those of ztunnel's local configuration."""
+
+    uid: str
+    name: str
+    namespace: str
+    service_account: str = "default"
+    trust_domain: str = "cluster.local"
+    workload_ips: tuple[str, ...] = ()
+    """Canonical text, IPv4 and IPv6 alike."""
+    protocol: Protocol = Protocol.TCP
+    node: str = ""
+    network: str = ""
+    cluster_id: str = "Kubernetes"
+    canonical_name: str = ""
+    canonical_revision: str = ""
+    workload_name: str = ""
+    workload_type: str = "pod"
+    status: str = "Healthy"
+    services: tuple[str, ...] = field(default=())
+    """`namespace/hostname` of each service this workload belongs to."""
+    service_ports: tuple[ServicePort, ...] = ()
+    """The ports of `services`, in their order."""
+    locality: Locality = NOWHERE
+
+    @property
+    def identity(self) -> SpiffeId:
+        """The identity that this workload's certificate must carry."""
+        return SpiffeId(self.trust_domain, self.namespace, self.service_account)
+
+    @property
+    def pod(self) -> str:
+        """`namespace/name`, the form that commands take and print."""
+        return f"{self.namespace}/{self.name}"
+
+    def service_on(self, target_port: int) -> str | None:
+        """Return the first service (`namespace/hostname`) behind `target_port`, for the access log."""
+        for entry in self.service_ports:
+            if entry.target_port == target_port:
+                return entry.service
+        return None

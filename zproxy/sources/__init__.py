@@ -1,0 +1,1 @@
+"""Where mesh state comes from."""

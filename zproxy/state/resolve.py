@@ -1,0 +1,55 @@
+"""Outbound decision: where a connection of a pod goes (ztunnel's procedure, as far as workloads reach).
+
+1. A workload on the source's network has the address: HBONE to podIP:15008, or plain TCP to podIP:port,
+   as its protocol says. Its health is not asked: who dials a pod's own address means that pod. A workload
+   on the same node is no exception; it is dialled like any other.
+2. Nobody has it: passthrough to where the app wanted to go.
+3. A port of the straw itself, on a workload or on the loopback: refused, it could only be a loop.
+"""
+
+import ipaddress
+from typing import NamedTuple
+
+from zproxy.model import ports
+from zproxy.model.addr import Endpoint
+from zproxy.model.identity import SpiffeId
+from zproxy.model.workload import Protocol, Workload
+from zproxy.state.store import Mesh
+
+
+class Upstream(NamedTuple):
+    """A chosen workload and how to reach it."""
+
+    workload: Workload
+    address: Endpoint
+    """What is dialled: podIP:15008 for HBONE, else `target` itself."""
+    target: Endpoint
+    """What the app wanted; the `:authority` of the CONNECT for HBONE."""
+    identity: SpiffeId | None
+    """Whom the peer's certificate must name; None is plain TCP, where nobody proves anything."""
+
+
+class Passthrough(NamedTuple):
+    """Not a part of the mesh: plain TCP to the original destination."""
+
+    to: Endpoint
+
+
+class Refuse(NamedTuple):
+    """Close the connection; `reason` is a sentence for the operator."""
+
+    reason: str
+
+
+def resolve(mesh: Mesh, source: Workload, to: Endpoint) -> Upstream | Passthrough | Refuse:
+    """Decide where a connection from `source` to `to` goes."""
+    workload = mesh.by_ip(to.ip, source.network)
+    if to.port in ports.ILLEGAL and (workload is not None or ipaddress.ip_address(to.ip).is_loopback):
+        return Refuse(
+            f"{to} is a listener of the mesh proxy, never a target; dial the port of the app itself"
+        )
+    if workload is None:
+        return Passthrough(to)
+    if workload.protocol is Protocol.HBONE:
+        return Upstream(workload, Endpoint(to.ip, ports.INBOUND_HBONE), to, workload.identity)
+    return Upstream(workload, to, to, None)
