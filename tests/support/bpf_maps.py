@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zproxy.steering.info import map_info
-from zproxy.steering.syscall import bpf_fd
+from zproxy.steering.syscall import Command, bpf_fd
 
 MAP_CREATE, PROG_LOAD, BTF_LOAD, MAP_FREEZE = 0, 5, 18, 22
 
@@ -90,6 +90,12 @@ def bpffs(path: Path) -> Iterator[Path]:
         yield path
     finally:
         subprocess.run(["umount", str(path)], check=True)
+
+
+def push(fd: int, value: bytes) -> None:
+    """Put a value into a queue or stack, which have no keys."""
+    data = ctypes.create_string_buffer(value, len(value))
+    bpf_fd(Command.MAP_UPDATE_ELEM, struct.pack("=IIQQQ", fd, 0, 0, ctypes.addressof(data), 0))
 
 
 def freeze(fd: int) -> None:

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from zproxy.wire.tls import Credentials
+from zproxy.model.credentials import Credentials
 
 CLIENT = "spiffe://cluster.local/ns/demo/sa/client"
 SERVER = "spiffe://cluster.local/ns/demo/sa/server"

@@ -70,10 +70,10 @@ def fault_of_command(words: Sequence[str], root: click.Command) -> str:
             option = _option(command, word.partition("=")[0])
             if option is None:
                 return f"{command.name} has no option {word}"
-            if not option.is_flag and "=" not in word:
+            if not (option.is_flag or option.count or "=" in word):
                 rest[:1] = []
         elif isinstance(command, click.Group):
-            below = command.commands.get(word)
+            below = command.get_command(click.Context(command), word)
             if below is None:
                 return f"{command.name} has no command {word}"
             command = below

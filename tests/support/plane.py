@@ -1,0 +1,220 @@
+"""Two straws and their data plane in one process: real sockets on loopback, real TLS, no namespaces, no eBPF.
+
+The pods are 127.0.0.1 and 127.0.0.2; their ports are mapped to free ones when they are dialled, and the
+original destination is what the test says. Everything runs when the test waits for a condition.
+"""
+
+import select
+import socket
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from tests.support.ca import SpiffeCa, shared_ca
+from tests.support.mesh import mesh, workload
+
+from zproxy.config import Deadlines, Limits
+from zproxy.hbone.client import ClientTunnel
+from zproxy.hbone.pool import Pool
+from zproxy.identity.certificate import Certificate
+from zproxy.model.addr import Endpoint
+from zproxy.model.credentials import Credentials
+from zproxy.model.identity import SpiffeId
+from zproxy.model.workload import Workload
+from zproxy.net.listener import Accepted, Listener
+from zproxy.net.worker import Worker
+from zproxy.observe.connections import Connection, Connections
+from zproxy.proxy.context import PodContext
+from zproxy.proxy.inbound import Inbound
+from zproxy.proxy.outbound import Outbound, dial_tunnel
+from zproxy.proxy.plaintext import Plaintext
+from zproxy.state.store import Mesh
+from zproxy.wire.tls import choose_engine
+
+CLIENT_IP, SERVER_IP = "127.0.0.1", "127.0.0.2"
+WAIT_S = 10.0
+
+
+class LoopbackSockets:
+    """Stands for a pod's SocketFactory; `routes` says where on loopback a mesh address is."""
+
+    def __init__(self, routes: dict[Endpoint, int]) -> None:
+        self.routes = routes
+        self.destination: Endpoint | None = None
+        """What `original_destination` answers."""
+        self.sources: list[str] = []
+        """Source addresses asked for by `dial_app`."""
+
+    def dial(self, to: Endpoint) -> socket.socket:
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.connect_ex((to.ip, self.routes.get(to, 1)))
+        return sock
+
+    def dial_app(self, to: Endpoint, source_ip: str) -> socket.socket:
+        self.sources.append(source_ip)
+        return self.dial(to)
+
+    def original_destination(self, sock: socket.socket) -> Endpoint | None:
+        return self.destination
+
+
+class FixedCertificates:
+    """Stands for a CertificateSource: one certificate, whatever happens."""
+
+    def __init__(self, identity: SpiffeId, credentials: Credentials) -> None:
+        now = datetime.now(UTC)
+        self._certificate = Certificate(
+            identity, credentials, 1, now - timedelta(days=1), now + timedelta(days=1)
+        )
+
+    def current(self) -> Certificate:
+        return self._certificate
+
+    def close(self) -> None:
+        pass
+
+
+class Lines:
+    """A sink that keeps ended connections."""
+
+    def __init__(self) -> None:
+        self.ended_connections: list[Connection] = []
+
+    def ended(self, connection: Connection, now: float) -> None:
+        self.ended_connections.append(connection)
+
+
+class Plane:
+    """`client` dials `server`; `serve` gives the server pod an app. Close it."""
+
+    def __init__(
+        self,
+        limits: Limits = Limits(),  # noqa: B008 - immutable
+        deadlines: Deadlines = Deadlines(),  # noqa: B008 - immutable
+        server_credentials: Credentials | None = None,
+        client_credentials: Credentials | None = None,
+        ca: SpiffeCa | None = None,
+    ) -> None:
+        ca = ca or shared_ca()
+        self.crashes: list[BaseException] = []
+        self.worker = Worker(deadlines, limits, lambda item, error: self.crashes.append(error))
+        self.routes: dict[Endpoint, int] = {}
+        self.lines = Lines()
+        self.connections = Connections(self.lines, 64)
+        self.mesh: Mesh = mesh(workload("demo/client", CLIENT_IP), workload("demo/server", SERVER_IP))
+        self._opened: list[socket.socket] = []
+        self._listeners: list[Listener] = []
+        client, server = self.mesh.workloads
+        self.client = self._pod(client, client_credentials or ca.credentials(str(client.identity)))
+        self.server = self._pod(server, server_credentials or ca.credentials(str(server.identity)))
+        self.outbound_port = self._listen(Outbound(self.client).on_accept)
+        self.plaintext_port = self._listen(Plaintext(self.server).on_accept)
+        self.hbone_port = self._listen(Inbound(self.server).on_accept)
+        self.routes[Endpoint(SERVER_IP, 15008)] = self.hbone_port
+
+    def _pod(self, of: Workload, credentials: Credentials) -> PodContext:
+        pod = PodContext(
+            workload=of,
+            worker=self.worker,
+            sockets=LoopbackSockets(self.routes),  # type: ignore[arg-type] # stands in for the real one
+            mesh=lambda: self.mesh,
+            certificates=FixedCertificates(of.identity, credentials),  # type: ignore[arg-type] # likewise
+            engine=choose_engine(),
+            connections=self.connections,
+        )
+        pod.pool = Pool(
+            lambda key, watcher: ClientTunnel(
+                pod.worker, dial_tunnel(pod, key), key, pod.tls.client(), watcher
+            ),
+            self.worker.limits.streams_waiting,
+        )
+        return pod
+
+    def _listen(self, handler: Accepted) -> int:
+        sock = socket.create_server(("", 0), backlog=512)
+        sock.setblocking(False)
+        self._listeners.append(Listener(sock, self.worker.poller, handler, self.worker.paused))
+        return int(sock.getsockname()[1])
+
+    def serve(self, port: int = 8080, backlog: int = 512) -> socket.socket:
+        """Return a listening socket that is the server pod's app on `port`."""
+        app = socket.create_server((SERVER_IP, 0), backlog=backlog)
+        app.settimeout(WAIT_S)
+        self._opened.append(app)
+        self.routes[Endpoint(SERVER_IP, port)] = app.getsockname()[1]
+        return app
+
+    def dial(self, ip: str = SERVER_IP, port: int = 8080) -> socket.socket:
+        """Return the client app's socket, connected to the outbound listener on its way to ip:port."""
+        self.client.sockets.destination = Endpoint(ip, port)  # type: ignore[attr-defined]
+        sock = socket.create_connection(("127.0.0.1", self.outbound_port))
+        sock.settimeout(WAIT_S)
+        self._opened.append(sock)
+        before = self.connections.totals.opened
+        self.wait(lambda: self.connections.totals.opened > before)
+        return sock
+
+    def accept(self, app: socket.socket) -> socket.socket:
+        """Return the next connection that reaches `app`."""
+        self.wait(lambda: bool(select.select([app], [], [], 0)[0]))
+        sock, _ = app.accept()
+        sock.settimeout(WAIT_S)
+        self._opened.append(sock)
+        return sock
+
+    def pair(self, port: int = 8080) -> tuple[socket.socket, socket.socket]:
+        """Return both ends of a new app connection: the client's and the server's."""
+        app = self.serve(port)
+        near = self.dial(port=port)
+        return near, self.accept(app)
+
+    def receive(self, sock: socket.socket, size: int) -> bytes:
+        """Return exactly `size` bytes, or fewer when the stream ends."""
+        sock.setblocking(False)
+        got = bytearray()
+        ended = False
+
+        def step() -> bool:
+            nonlocal ended
+            try:
+                data = sock.recv(min(1 << 16, size - len(got)))
+            except BlockingIOError:
+                return False
+            got.extend(data)
+            ended = not data
+            return ended or len(got) == size
+
+        self.wait(step)
+        return bytes(got)
+
+    def wait(self, condition: Callable[[], bool], seconds: float = WAIT_S) -> None:
+        """Run the data plane until `condition` holds; fail after `seconds`."""
+        ends = time.monotonic() + seconds
+        poller = self.worker.poller
+        while not condition():
+            assert time.monotonic() < ends, "the condition never held"
+            if select.select([poller.fileno()], [], [], 0.01)[0]:
+                poller.run_batch()
+            else:
+                poller.flush()
+        assert self.crashes == []
+
+    def ended(self, count: int) -> list[Connection]:
+        """Wait until `count` connections have ended and return their records."""
+        self.wait(lambda: len(self.lines.ended_connections) >= count)
+        return self.lines.ended_connections
+
+    def close(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        for pod in (self.client, self.server):
+            for relay in tuple(pod.relays):
+                relay.give_up("test over", "TEST")
+            pod.pool.close()
+            for tunnel in tuple(pod.tunnels):
+                tunnel.close()
+        self.worker.poller.flush()
+        for sock in self._opened:
+            sock.close()
+        self.worker.close()

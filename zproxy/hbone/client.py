@@ -1,0 +1,165 @@
+"""The dialling end of a tunnel: from a pod's own address to podIP:15008, to one expected identity."""
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+
+from zproxy.errors import ConnectFailed, TlsFailed, ZproxyError
+from zproxy.hbone.tunnel import State, StreamOwner, Tunnel
+from zproxy.model.conn import PoolKey
+from zproxy.net.deadline import Deadline
+from zproxy.net.poller import READ, WRITE
+from zproxy.net.sockets import peer_of
+from zproxy.net.worker import Worker
+from zproxy.wire.events import StreamRequested
+from zproxy.wire.hbone import HboneConnection
+from zproxy.wire.stream import Role, Stream
+from zproxy.wire.tls import TlsContext
+
+
+class ClientTunnel(Tunnel):
+    """Opens streams, and so sends an app's bytes, NEVER before the peer's identity is proven."""
+
+    role = "client"
+
+    def __init__(
+        self,
+        worker: Worker,
+        sock: socket.socket,
+        key: PoolKey,
+        context: TlsContext,
+        watcher: "TunnelWatcher",
+    ) -> None:
+        super().__init__(worker, sock, context.session(), HboneConnection(Role.CLIENT, worker.limits))
+        self.key = key
+        self.remote = key.dst
+        self.is_draining = False
+        self.idle_since: float | None = None
+        self._watcher = watcher
+        worker.connecting.start(self, worker.poller.now)
+        worker.poller.add(sock.fileno(), self, WRITE)
+
+    @property
+    def identities(self) -> tuple[str, str]:
+        """The pod's own, and the one that the peer must prove."""
+        return str(self.key.src_identity), str(self.key.dst_identity)
+
+    @property
+    def room(self) -> int:
+        """How many more streams may be opened now."""
+        if self.state is State.CLOSED or self.is_draining:
+            return 0
+        return max(0, self.wire.max_streams - self.wire.open_streams)
+
+    def open_stream(self, head: bytes, owner: StreamOwner) -> Stream:
+        """Send a CONNECT whose encoded header block is `head`; the answer goes to `owner`."""
+        stream = self.wire.open_stream(head)
+        stream.owner = owner
+        self.streams_total += 1
+        self.touch()
+        return stream
+
+    def on_event(self, events: int) -> None:
+        """Finish the TCP connect first, then serve the tunnel."""
+        if self.state is State.CONNECTING:
+            self._connected()
+        else:
+            super().on_event(events)
+
+    def on_deadline(self, deadline: Deadline) -> None:
+        """Close: TCP or TLS took too long."""
+        if deadline is self.worker.connecting:
+            self.fail(
+                ConnectFailed(
+                    f"connect to {self.remote} timed out; maybe a NetworkPolicy blocks HBONE port 15008"
+                )
+            )
+        else:
+            super().on_deadline(deadline)
+
+    def on_secured(self) -> None:
+        """Check that the certificate carries exactly the identity that the mesh expects there."""
+        found = self.tls.peer_uris()
+        expected = str(self.key.dst_identity)
+        if expected not in found:
+            names = ", ".join(found) or "no SPIFFE identity"
+            raise TlsFailed(f"{self.remote} presented {names}; expected {expected}")
+        self.wire.start()
+        self.state = State.OPEN
+        self.idle_since = self.worker.poller.now
+        self._watcher.on_open(self)
+
+    def on_request(self, event: StreamRequested) -> None:
+        """Servers open no streams (RFC 9113 8.4 push is refused by the wire machine)."""
+        raise AssertionError("the wire machine lets no server open a stream")
+
+    def on_draining(self) -> None:
+        """The peer sent GOAWAY: streams live on, new ones go elsewhere."""
+        self.is_draining = True
+        if not self.wire.open_streams:
+            self.close()
+
+    def on_idle(self) -> None:
+        """The last stream ended: keep the tunnel for a while, unless the peer wants it gone."""
+        self.idle_since = self.worker.poller.now
+        if self.is_draining:
+            self.close()
+
+    def on_tick(self, now: float) -> None:
+        """Close after pool_idle_s without streams."""
+        super().on_tick(now)
+        if self.wire.open_streams:
+            self.idle_since = None
+        elif self.idle_since is not None and now - self.idle_since > self.worker.pool_idle_s:
+            self.close()
+
+    def on_closed(self, error: ZproxyError | None) -> None:
+        """Tell the pool."""
+        self._watcher.on_closed(self, error)
+
+    def _connected(self) -> None:
+        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self.fail(ConnectFailed(connect_error(str(self.remote), code)))
+            return
+        self.local = peer_of(self.sock.getsockname())
+        self.worker.connecting.done(self)
+        self.worker.handshaking.start(self, self.worker.poller.now)
+        self.state = State.HANDSHAKING
+        self.worker.poller.modify(self.sock.fileno(), READ)
+        try:
+            self.tls.handshake()
+        except TlsFailed as error:
+            self.fail(error)
+        else:
+            self.touch()
+
+
+class TunnelWatcher:
+    """Who wants to know what becomes of a client tunnel."""
+
+    __slots__ = ("on_closed", "on_open")
+
+    def __init__(
+        self,
+        on_open: Callable[[ClientTunnel], None],
+        on_closed: Callable[[ClientTunnel, ZproxyError | None], None],
+    ) -> None:
+        self.on_open = on_open
+        self.on_closed = on_closed
+
+
+_CAUSES = {
+    errno.ECONNREFUSED: "nothing listens there, or zproxy is not running on that pod's node",
+    errno.ETIMEDOUT: "no answer; maybe a NetworkPolicy or firewall drops it",
+    errno.EHOSTUNREACH: "the pod is gone or its node is unreachable",
+    errno.ENETUNREACH: "the pod has no route to that address",
+    errno.EADDRNOTAVAIL: "the pod ran out of source ports towards that address",
+}
+
+
+def connect_error(to: str, code: int) -> str:
+    """Return a sentence for a failed connect to `to` with errno `code`, with its likely cause."""
+    cause = _CAUSES.get(code)
+    return f"connect to {to} failed: {os.strerror(code)}" + (f" ({cause})" if cause else "")

@@ -1,0 +1,127 @@
+"""The sending half of a tunnel: frames collected during a batch leave in one TLS write and one send.
+
+App bytes are received straight into the batch, behind the nine bytes of a DATA header that is filled in
+afterwards; control frames are put between them in the order in which they arose.
+"""
+
+import socket
+from typing import Final
+
+from zproxy.net.poller import READ, WRITE
+from zproxy.net.worker import Worker
+from zproxy.wire.hbone import HboneConnection
+from zproxy.wire.stream import Stream
+from zproxy.wire.tls import TlsSession
+
+DATA_HEADER: Final = 9
+SMALLEST_READ: Final = 16 << 10
+"""A batch with less room than this is encrypted before the next read, so that frames stay large."""
+
+
+class Outbox:
+    """Holds a batch only while dirty, and ciphertext only while the socket does not take it."""
+
+    __slots__ = ("_backlog", "_batch", "_fill", "_sock", "_tls", "_wire", "_worker", "bytes_sent")
+
+    def __init__(self, worker: Worker, sock: socket.socket, tls: TlsSession, wire: HboneConnection) -> None:
+        self._worker = worker
+        self._sock = sock
+        self._tls = tls
+        self._wire = wire
+        self._batch: memoryview | None = None
+        self._fill = 0
+        self._backlog = bytearray()
+        self.bytes_sent = 0
+        """Ciphertext that the socket took."""
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether apps should not be read because the socket does not drain."""
+        return len(self._backlog) > self._worker.limits.backlog_bytes
+
+    @property
+    def has_backlog(self) -> bool:
+        """Whether ciphertext waits for the socket."""
+        return bool(self._backlog)
+
+    def pull(self, source: socket.socket, stream: Stream, size: int) -> int:
+        """Receive at most `size` bytes from `source` into a DATA frame; raise as recv_into does."""
+        batch = self._room()
+        at = self._fill + DATA_HEADER
+        moved = source.recv_into(batch[at : at + min(size, len(batch) - at)])
+        if moved:
+            self._wire.put_data_header(batch, self._fill, stream, moved)
+            self._fill = at + moved
+        return moved
+
+    def seal(self) -> None:
+        """Encrypt everything collected and give the batch back."""
+        self._put_control()
+        if self._batch is not None:
+            self._encrypt()
+            self._worker.buffers.give_back(self._batch)
+            self._batch = None
+
+    def send(self) -> None:
+        """Hand the ciphertext to the socket; keep what it does not take. Raise OSError."""
+        data = self._tls.output()
+        if not data:
+            return
+        if self._backlog:
+            self._backlog += data
+            return
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        self.bytes_sent += sent
+        if sent < len(data):
+            self._backlog += data[sent:]
+            self._worker.poller.modify(self._sock.fileno(), READ | WRITE)
+
+    def send_backlog(self) -> bool:
+        """Continue after the socket became writable; return whether apps may be read again. Raise OSError."""
+        try:
+            sent = self._sock.send(self._backlog)
+        except BlockingIOError:
+            return False
+        self.bytes_sent += sent
+        del self._backlog[:sent]
+        if not self._backlog:
+            self._backlog = bytearray()  # an emptied bytearray keeps its memory; an idle tunnel has none
+            self._worker.poller.modify(self._sock.fileno(), READ)
+        return len(self._backlog) <= self._worker.limits.backlog_bytes // 2
+
+    def drop(self) -> None:
+        """Forget everything unsent."""
+        if self._batch is not None:
+            self._worker.buffers.give_back(self._batch)
+            self._batch, self._fill = None, 0
+        self._backlog = bytearray()
+
+    def _room(self) -> memoryview:
+        """Return the batch: control frames before its fill, space for a frame behind it."""
+        self._put_control()
+        if self._batch is None:
+            self._batch = self._worker.buffers.borrow()
+        elif len(self._batch) - self._fill < SMALLEST_READ:
+            self._encrypt()
+        return self._batch
+
+    def _put_control(self) -> None:
+        out = self._wire.out
+        if not out:
+            return
+        batch = self._batch
+        if batch is not None and len(out) <= len(batch) - self._fill:
+            batch[self._fill : self._fill + len(out)] = out
+            self._fill += len(out)
+        else:
+            self._encrypt()
+            self._tls.write(bytes(out))
+        out.clear()
+
+    def _encrypt(self) -> None:
+        if self._batch is not None and self._fill:
+            self._tls.write(self._batch[: self._fill])
+        self._fill = 0

@@ -1,0 +1,359 @@
+"""A tunnel: one socket, its TLS session and its HTTP/2 connection, and the bytes between them.
+
+Receiving: one big read, records decrypted back to back into one buffer, frames walked in place, one
+delivery per stream; sending is the outbox's. No buffer belongs to a tunnel while it is idle. What client
+and server do differently is in zproxy.hbone.client and .server.
+"""
+
+import itertools
+import socket
+from enum import Enum
+from typing import Final, Protocol
+
+from zproxy.errors import TlsFailed, TunnelClosed, ZproxyError
+from zproxy.hbone.outbox import Outbox
+from zproxy.model.addr import Endpoint
+from zproxy.net.deadline import Deadline
+from zproxy.net.poller import WRITE
+from zproxy.net.sockets import close_with_reset, tune_tunnel
+from zproxy.net.worker import Worker
+from zproxy.wire.errors import RemoteProtocolError
+from zproxy.wire.events import (
+    DataReceived,
+    Event,
+    PeerDraining,
+    PeerReady,
+    StreamAnswered,
+    StreamEnded,
+    StreamRequested,
+    StreamReset,
+    WindowOpened,
+)
+from zproxy.wire.hbone import HboneConnection
+from zproxy.wire.stream import Stream
+from zproxy.wire.tls import TlsSession
+
+BLOCKED: Final = -1
+"""`pull` moved nothing because the socket has nothing now."""
+NO_ROOM: Final = -2
+"""`pull` moved nothing because a window is closed or the tunnel's socket does not drain."""
+PING_AFTER_S: Final = 10.0
+"""Silence after which the peer is pinged, ztunnel's value."""
+DEAD_AFTER_S: Final = 30.0
+"""Silence after which the peer is taken for gone: PING_AFTER_S and ztunnel's 20 s for the answer."""
+
+_numbers = itertools.count(1)
+
+
+class State(Enum):
+    """Life of a tunnel, always forward."""
+
+    CONNECTING = "connecting"
+    HANDSHAKING = "handshaking"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class StreamOwner(Protocol):
+    """The app's side of a stream. Called by its tunnel only; after `on_reset` or `on_lost` NEVER again."""
+
+    def on_answer(self, status: int) -> None:
+        """Our CONNECT was answered."""
+
+    def on_data(self, chunks: list[memoryview]) -> None:
+        """Bytes for the app; valid until this returns, credit is given by `Tunnel.credit`."""
+
+    def on_end(self) -> None:
+        """The peer will send no more."""
+
+    def on_reset(self, code: int) -> None:
+        """The peer broke the stream (RFC 9113 section 7 code)."""
+
+    def on_room(self) -> None:
+        """A `pull` that found NO_ROOM may be tried again."""
+
+    def on_lost(self, error: ZproxyError) -> None:
+        """The tunnel ended before the stream did."""
+
+
+class Tunnel:
+    """What both roles share. Runs on one worker; closes its socket on every path that ends it."""
+
+    role = ""
+
+    def __init__(self, worker: Worker, sock: socket.socket, tls: TlsSession, wire: HboneConnection) -> None:
+        tune_tunnel(sock)
+        self.id = next(_numbers)
+        self.worker = worker
+        self.sock = sock
+        self.tls = tls
+        self.wire = wire
+        self.state = State.CONNECTING
+        self.opened = self.heard = worker.poller.now
+        """When it began, and when the peer was last heard."""
+        self.local = self.remote = Endpoint("::", 0)
+        self.bytes_recv = 0
+        """Ciphertext; the outbox counts what was sent."""
+        self.streams_total = 0
+        self._outbox = Outbox(worker, sock, tls, wire)
+        self._is_dirty = False
+        self._starved: dict[StreamOwner, None] = {}
+        """Owners whose pull found no room, longest waiting first."""
+        worker.ticking.add(self)
+
+    def on_secured(self) -> None:
+        """TLS is up: judge the peer, start HTTP/2. Raises TlsFailed when the peer is not acceptable."""
+        raise NotImplementedError
+
+    def on_request(self, event: StreamRequested) -> None:
+        """The peer opened a stream."""
+        raise NotImplementedError
+
+    def on_draining(self) -> None:
+        """The peer takes no more streams on this tunnel."""
+
+    def on_closed(self, error: ZproxyError | None) -> None:
+        """The tunnel is closed; `error` is why, unless it ended as it should."""
+
+    def on_idle(self) -> None:
+        """The last stream ended."""
+
+    def on_event(self, events: int) -> None:
+        """Serve readiness of the socket."""
+        if events & WRITE and self._outbox.has_backlog:
+            self._send_backlog()
+        if self.state is not State.CLOSED and events & ~WRITE:
+            self._receive()
+
+    def on_deadline(self, deadline: Deadline) -> None:
+        """Close: the peer was too slow."""
+        self.fail(TlsFailed(f"{self.remote}: {deadline}"))
+
+    def on_tick(self, now: float) -> None:
+        """Ping a silent peer that owes us something, and give up on a dead one."""
+        if self.state is not State.OPEN or not self.wire.open_streams:
+            self.heard = max(self.heard, now - PING_AFTER_S)
+            return
+        silent_s = now - self.heard
+        if silent_s > DEAD_AFTER_S:
+            self.fail(TunnelClosed(f"{self.remote} has been silent for {silent_s:.0f} s and answers no ping"))
+        elif silent_s > PING_AFTER_S:
+            self.wire.ping(b"zproxy\0\0")
+            self.touch()
+
+    def pull(self, source: socket.socket, stream: Stream) -> int:
+        """Move what `source` holds into one DATA frame.
+
+        Return the bytes moved, 0 at its end of file, BLOCKED or NO_ROOM. After NO_ROOM the stream's owner
+        hears `on_room`. Raises OSError as recv_into does.
+        """
+        size = self.wire.budget(stream)
+        if size <= 0 or self._outbox.is_congested:
+            self._starved[stream.owner] = None
+            return NO_ROOM
+        self.touch()
+        try:
+            return self._outbox.pull(source, stream, size)
+        except BlockingIOError:
+            return BLOCKED
+
+    def credit(self, stream: Stream, size: int) -> None:
+        """Tell the peer, in time, that the app took `size` bytes."""
+        self.wire.credit(stream, size)
+        if self.wire.out:
+            self.touch()
+
+    def end(self, stream: Stream) -> None:
+        """Say that the app will send no more."""
+        self.wire.end(stream)
+        self.touch()
+
+    def reset(self, stream: Stream, code: int) -> None:
+        """Break the stream; its owner hears nothing more."""
+        self._starved.pop(stream.owner, None)
+        self.wire.reset(stream, code)
+        self.touch()
+
+    def forget(self, owner: StreamOwner) -> None:
+        """The owner's stream is done; ALWAYS called once by an owner whose stream ended both ways."""
+        self._starved.pop(owner, None)
+        if not self.wire.open_streams and self.state is State.OPEN:
+            self.on_idle()
+
+    @property
+    def identities(self) -> tuple[str, str]:
+        """Who opens streams here and who serves them; empty where not yet known."""
+        raise NotImplementedError
+
+    @property
+    def cipher(self) -> str:
+        """Version and suite, empty before the handshake is done."""
+        return self.tls.cipher() if self.state is State.OPEN else ""
+
+    @property
+    def bytes_sent(self) -> int:
+        """Ciphertext sent."""
+        return self._outbox.bytes_sent
+
+    def touch(self) -> None:
+        """Make sure that a flush follows at the end of this batch."""
+        if not self._is_dirty:
+            self._is_dirty = True
+            self.worker.poller.soon(self)
+
+    def flush(self) -> None:
+        """Encrypt and send everything collected."""
+        self._is_dirty = False
+        if self.state is State.CLOSED:
+            return
+        if self.state is State.OPEN:
+            self._outbox.seal()
+        self._send()
+
+    def close(self) -> None:
+        """Leave in order: GOAWAY, close_notify, FIN. Streams that are still open are lost."""
+        if self.state is State.OPEN:
+            self.wire.goaway()
+            self._outbox.seal()
+            self.tls.shutdown()
+            self._send()
+        self._finish(None)
+
+    def drain(self) -> None:
+        """Take no more streams; close when the last one ends."""
+        if self.state is not State.OPEN or not self.wire.open_streams:
+            self.close()
+            return
+        self.wire.goaway()
+        self.touch()
+
+    def fail(self, error: ZproxyError) -> None:
+        """Close because of `error`; the peer gets what alert or GOAWAY there is."""
+        if self.state is State.OPEN:
+            self._outbox.seal()
+        if self.state is not State.CONNECTING:
+            self._send()
+        self._finish(error)
+
+    def abort(self, error: str) -> None:
+        """Close because of a fault of our own."""
+        self._finish(TunnelClosed(f"internal error: {error}"))
+
+    def _send(self) -> None:
+        try:
+            self._outbox.send()
+        except OSError as error:
+            self._finish(_lost(self.remote, error))
+
+    def _send_backlog(self) -> None:
+        try:
+            has_room = self._outbox.send_backlog()
+        except OSError as error:
+            self._finish(_lost(self.remote, error))
+            return
+        if has_room:
+            self._feed_starved()
+
+    def _receive(self) -> None:
+        buffers = self.worker.buffers
+        try:
+            size = self.sock.recv_into(buffers.cipher)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._finish(_lost(self.remote, error))
+            return
+        if not size:
+            self._peer_left()
+            return
+        self.bytes_recv += size
+        self.heard = self.worker.poller.now
+        try:
+            self._decrypt(buffers.cipher[:size], buffers.plain)
+        except (TlsFailed, RemoteProtocolError) as error:
+            self.fail(error if isinstance(error, ZproxyError) else TunnelClosed(f"{self.remote}: {error}"))
+
+    def _decrypt(self, cipher: memoryview, plain: memoryview) -> None:
+        tls = self.tls
+        tls.feed(cipher)
+        if self.state is State.HANDSHAKING:
+            self.touch()
+            if not tls.handshake():
+                return
+            self.on_secured()
+            self.state = State.OPEN
+        while self.state is State.OPEN and (size := tls.read_into(plain)):
+            self._dispatch(self.wire.receive(plain[:size]))
+        if self.wire.out:
+            self.touch()
+        if tls.eof and self.state is State.OPEN:
+            self._peer_left()
+
+    def _dispatch(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, DataReceived):
+                event.stream.owner.on_data(event.chunks)
+            elif isinstance(event, StreamEnded):
+                event.stream.owner.on_end()
+            elif isinstance(event, StreamRequested):
+                self.streams_total += 1
+                self.on_request(event)
+            elif isinstance(event, StreamAnswered):
+                event.stream.owner.on_answer(event.status)
+            elif isinstance(event, StreamReset):
+                self._starved.pop(event.stream.owner, None)
+                event.stream.owner.on_reset(event.code)
+            elif isinstance(event, WindowOpened):
+                self._feed(event.stream)
+            elif isinstance(event, PeerReady):
+                self.worker.handshaking.done(self)
+            elif isinstance(event, PeerDraining):
+                self.on_draining()
+
+    def _feed(self, stream: Stream | None) -> None:
+        """A window opened: the stream's, or with None the connection's."""
+        if stream is None:
+            self._feed_starved()
+        elif stream.owner in self._starved:
+            del self._starved[stream.owner]
+            stream.owner.on_room()
+
+    def _feed_starved(self) -> None:
+        """Let starved owners try again, once each, in the order in which they began to wait."""
+        for owner in tuple(self._starved):
+            if owner in self._starved:
+                del self._starved[owner]
+                owner.on_room()
+
+    def _peer_left(self) -> None:
+        if self.state is State.OPEN and not self.wire.open_streams:
+            self._finish(None)
+        elif self.state is State.HANDSHAKING:
+            self._finish(TlsFailed(f"{self.remote} closed the connection during the TLS handshake"))
+        else:
+            self._finish(TunnelClosed(f"{self.remote} closed the tunnel under open streams"))
+
+    def _finish(self, error: ZproxyError | None) -> None:
+        if self.state is State.CLOSED:
+            return
+        self.state = State.CLOSED
+        self.worker.ticking.discard(self)
+        self.worker.connecting.done(self)
+        self.worker.handshaking.done(self)
+        self.worker.poller.remove(self.sock.fileno())
+        streams = self.wire.streams
+        self._outbox.drop()
+        self._starved.clear()
+        if isinstance(error, TunnelClosed):
+            close_with_reset(self.sock)
+        else:
+            self.sock.close()
+        lost = error or TunnelClosed(f"{self.remote}: the tunnel was closed")
+        for stream in streams:
+            if stream.owner is not None:
+                stream.owner.on_lost(lost)
+        self.on_closed(error)
+
+
+def _lost(remote: Endpoint, error: OSError) -> TunnelClosed:
+    return TunnelClosed(f"{remote}: the tunnel broke: {error.strerror}")

@@ -1,0 +1,67 @@
+"""Accepting: bounded batches, and a pause instead of a spin when descriptors run out."""
+
+import errno
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from zproxy.net.deadline import Deadline
+from zproxy.net.poller import READ, Poller
+
+ACCEPTS_PER_TURN: Final = 64
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_PEER_GONE: Final = frozenset(
+    {errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH}
+)
+
+Accepted = Callable[[socket.socket, tuple[str, int]], None]
+
+
+class Listener:
+    """One listening socket. Hands every accepted socket (non-blocking) to `on_accept`, which then owns it."""
+
+    def __init__(self, sock: socket.socket, poller: Poller, on_accept: Accepted, paused: Deadline) -> None:
+        self.sock = sock
+        self.port: int = sock.getsockname()[1]
+        self._poller = poller
+        self._on_accept = on_accept
+        self._paused = paused
+        self.accept_errors = 0
+        poller.add(sock.fileno(), self, READ)
+
+    def on_event(self, events: int) -> None:
+        """Accept what waits, at most ACCEPTS_PER_TURN."""
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                accepted, address = self.sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.accept_errors += 1
+                if error.errno in _PEER_GONE:
+                    continue
+                if error.errno not in _EXHAUSTED:
+                    raise
+                self._pause()
+                return
+            accepted.setblocking(False)
+            self._on_accept(accepted, address)
+
+    def on_deadline(self, deadline: Deadline) -> None:
+        """Accept again after a pause."""
+        if self.sock.fileno() >= 0:
+            self._poller.modify(self.sock.fileno(), READ)
+
+    def abort(self, error: str) -> None:
+        """Keep listening: a connection that crashed in its first moment is not the listener's end."""
+
+    def close(self) -> None:
+        """Stop accepting; connections already handed over live on."""
+        if self.sock.fileno() >= 0:
+            self._paused.done(self)
+            self._poller.remove(self.sock.fileno())
+            self.sock.close()
+
+    def _pause(self) -> None:
+        self._poller.modify(self.sock.fileno(), 0)
+        self._paused.start(self, self._poller.now)

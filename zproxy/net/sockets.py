@@ -1,0 +1,178 @@
+"""Sockets of a straw: made inside the pod's namespace, so that packets carry the pod's own address.
+
+Everything is non-blocking. Sockets that leave the pod are exempted from steering one by one, through
+their fd; an app cannot do that to its own, whatever capability it holds (unlike a mark or a uid).
+"""
+
+import errno
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from zproxy.config import SOURCE_MARK
+from zproxy.model.addr import Endpoint, canonical_ip
+from zproxy.net.netns import Netns
+
+SO_MARK: Final = 36
+SO_ORIGINAL_DST: Final = 80
+"""Level SOL_IP for IPv4 (linux/netfilter_ipv4.h), SOL_IPV6 for IPv6; our getsockopt program answers it."""
+IP_TRANSPARENT: Final = 19
+IP_FREEBIND: Final = 15
+IP_BIND_ADDRESS_NO_PORT: Final = 24
+"""Choose the source port at connect, when the destination is known: ports are then shared (Linux 4.2)."""
+IPV6_TRANSPARENT: Final = 75
+IPV6_FREEBIND: Final = 78
+TCP_NOTSENT_LOWAT: Final = 25
+KEEPALIVE_S: Final = 180
+"""Idle time and interval of TCP keepalive, ztunnel's values."""
+KEEPALIVE_PROBES: Final = 9
+NOTSENT_LOWAT: Final = 128 << 10
+"""Unsent bytes above which a tunnel's socket is not writable: small streams stay fast beside a bulk one."""
+
+_RESET: Final = struct.pack("ii", 1, 0)
+_SOCKADDR_IN6: Final = 28
+
+
+class SocketFactory:
+    """What a listener or dialler knows about namespaces: it asks for a socket and gets the pod's.
+
+    `exempt` marks one fd as the proxy's own for the steering programs.
+    """
+
+    def __init__(self, netns: Netns, exempt: Callable[[int], None]) -> None:
+        self._netns = netns
+        self._exempt = exempt
+
+    def listen(self, port: int, backlog: int) -> socket.socket:
+        """Return a dual-stack listener on `port` (IPv4 only where the pod has no IPv6).
+
+        Raise OSError, EADDRINUSE among them.
+        """
+        return self._netns.run(lambda: _listen(port, backlog))
+
+    def dial(self, to: Endpoint) -> socket.socket:
+        """Start a connection that leaves the pod from the pod's own address, exempt from steering.
+
+        It is in progress when this returns; an immediate failure raises OSError.
+        """
+
+        def connect() -> socket.socket:
+            sock = _stream_socket(to)
+            try:
+                self._exempt(sock.fileno())
+                _start_connect(sock, to)
+            except BaseException:
+                sock.close()
+                raise
+            return sock
+
+        return self._netns.run(connect)
+
+    def dial_app(self, to: Endpoint, source_ip: str) -> socket.socket:
+        """Start a connection to the pod's app on `to` whose source address is `source_ip`.
+
+        The app sees its true client. SO_MARK makes the replies return over lo (see zproxy.node.routes);
+        it exempts nothing: the destination is the pod's own address, which is never steered.
+        """
+
+        def connect() -> socket.socket:
+            sock = _stream_socket(to)
+            try:
+                if source_ip != to.ip:
+                    _borrow_source(sock, source_ip, is_v6=to.is_v6)
+                _start_connect(sock, to)
+            except BaseException:
+                sock.close()
+                raise
+            return sock
+
+        return self._netns.run(connect)
+
+    def original_destination(self, sock: socket.socket) -> Endpoint | None:
+        """Return where the app dialled, for a connection that steering brought to us; None for any other."""
+        try:
+            raw = sock.getsockopt(socket.SOL_IP, SO_ORIGINAL_DST, 16)
+            return Endpoint(socket.inet_ntoa(raw[4:8]), int.from_bytes(raw[2:4], "big"))
+        except OSError:
+            pass
+        try:
+            raw = sock.getsockopt(socket.IPPROTO_IPV6, SO_ORIGINAL_DST, _SOCKADDR_IN6)
+        except OSError:
+            return None
+        ip = canonical_ip(socket.inet_ntop(socket.AF_INET6, raw[8:24]))
+        return Endpoint(ip, int.from_bytes(raw[2:4], "big"))
+
+
+def peer_of(address: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
+    """Return a socket address as accept(2) or getsockname(2) gave it, in canonical form."""
+    return Endpoint(canonical_ip(address[0]), address[1])
+
+
+def tune(sock: socket.socket) -> None:
+    """Set what every stream socket of ours has: no Nagle, keepalive."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+
+
+def tune_tunnel(sock: socket.socket) -> None:
+    """Set what a tunnel's socket has; its liveness is HTTP/2 PING's business, not keepalive's."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
+
+
+def close_with_reset(sock: socket.socket) -> None:
+    """Close so that the peer sees RST: it must not take an aborted stream for a complete one."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    finally:
+        sock.close()
+
+
+def _listen(port: int, backlog: int) -> socket.socket:
+    try:
+        sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        address = "::"
+    except OSError as error:
+        if error.errno != errno.EAFNOSUPPORT:
+            raise
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        address = "0.0.0.0"  # noqa: S104 - inside the pod's namespace, where peers must reach it
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what it accepts
+        sock.bind((address, port))
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _stream_socket(to: Endpoint) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if to.is_v6 else socket.AF_INET, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    return sock
+
+
+def _borrow_source(sock: socket.socket, source_ip: str, *, is_v6: bool) -> None:
+    if is_v6:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+    else:
+        sock.setsockopt(socket.SOL_IP, IP_TRANSPARENT, 1)
+        sock.setsockopt(socket.SOL_IP, IP_FREEBIND, 1)
+    sock.setsockopt(socket.SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+    sock.setsockopt(socket.SOL_SOCKET, SO_MARK, SOURCE_MARK)
+    sock.bind((source_ip, 0))
+
+
+def _start_connect(sock: socket.socket, to: Endpoint) -> None:
+    code = sock.connect_ex(to)
+    if code not in (0, errno.EINPROGRESS):
+        raise OSError(code, "connect")

@@ -1,0 +1,56 @@
+"""One data-plane worker: its poller, its buffers, its deadlines. Everything that runs on it shares these."""
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from zproxy.config import Deadlines, Limits
+from zproxy.net.buffers import Buffers
+from zproxy.net.deadline import Deadline
+from zproxy.net.poller import Flushable, Pollable, Poller
+
+SWEEP_S: Final = 1.0
+"""How often `Worker.sweep` is to be called; the resolution of every deadline."""
+LISTENER_PAUSE_S: Final = 0.1
+
+
+class Ticking(Protocol):
+    """Something that looks at the clock once per sweep."""
+
+    def on_tick(self, now: float) -> None:
+        """Do what time demands; `now` is monotonic."""
+
+
+class Worker:
+    """Owned by one thread; NEVER shared."""
+
+    def __init__(
+        self,
+        deadlines: Deadlines,
+        limits: Limits,
+        on_crash: Callable[[Pollable | Flushable, Exception], None],
+    ) -> None:
+        self.limits = limits
+        self.poller = Poller(on_crash)
+        self.buffers = Buffers()
+        self.connecting = Deadline("TCP connect", deadlines.connect_s)
+        self.handshaking = Deadline("TLS and HTTP/2 handshake", deadlines.handshake_s)
+        self.answering = Deadline("CONNECT reply", deadlines.reply_s)
+        self.half_closed = Deadline("the other direction after a half-close", deadlines.half_close_s)
+        self.paused = Deadline("file descriptors", LISTENER_PAUSE_S)
+        self.pool_idle_s = deadlines.pool_idle_s
+        self.ticking: set[Ticking] = set()
+        """Tunnels: they ping and expire."""
+
+    def sweep(self) -> None:
+        """Expire waits and tick; then flush what that made dirty."""
+        now = self.poller.now = self.poller.clock()
+        for deadline in (self.paused, self.connecting, self.handshaking, self.answering, self.half_closed):
+            for waiter in deadline.expired(now):
+                waiter.on_deadline(deadline)
+        for item in tuple(self.ticking):
+            item.on_tick(now)
+        self.poller.flush()
+
+    def close(self) -> None:
+        """Drop the poller; everything on it must be closed before."""
+        self.poller.close()

@@ -1,0 +1,65 @@
+"""The CLI's side of the control socket."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any, Final
+
+from zproxy.config import RUN_ROOT
+from zproxy.errors import ZproxyError
+
+VERSION: Final = 1
+ANSWER_S: Final = 60.0
+"""Longest wait for an answer; enrolment is the slowest and takes well under a second."""
+
+
+def socket_path(node: str) -> Path:
+    """Return where the daemon of `node` listens."""
+    return RUN_ROOT / node / "control.sock"
+
+
+def running_nodes() -> list[str]:
+    """Return the nodes whose daemon accepts connections on this machine, sorted."""
+    found = []
+    for path in sorted(RUN_ROOT.glob("*/control.sock")):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            if probe.connect_ex(str(path)) == 0:
+                found.append(path.parent.name)
+    return found
+
+
+class Client:
+    """One connection per call; raises ZproxyError with the daemon's own sentence."""
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+
+    def call(self, command: str, **arguments: Any) -> Any:
+        """Run a command in the daemon and return its result."""
+        request = {"version": VERSION, "command": command, "arguments": arguments}
+        answer = self._exchange(json.dumps(request).encode() + b"\n")
+        if "error" in answer:
+            raise ZproxyError(str(answer["error"]))
+        return answer.get("result")
+
+    def _exchange(self, line: bytes) -> dict[str, Any]:
+        path = socket_path(self.node)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+                sock.settimeout(ANSWER_S)
+                sock.connect(str(path))
+                sock.sendall(line)
+                with sock.makefile("rb") as stream:
+                    answer = stream.readline()
+        except PermissionError as error:
+            raise ZproxyError(f"{path} is for root only; run as root") from error
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise ZproxyError(
+                f"no zproxy daemon runs for node {self.node}; start one with `zproxy run --node {self.node}`"
+            ) from error
+        except OSError as error:
+            raise ZproxyError(f"the daemon of {self.node} did not answer: {error}") from error
+        if not answer:
+            raise ZproxyError(f"the daemon of {self.node} closed the connection without an answer")
+        result: dict[str, Any] = json.loads(answer)
+        return result

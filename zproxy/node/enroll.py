@@ -1,0 +1,112 @@
+"""Enrolment: the steps that make a pod's traffic come to its straw, and their undoing.
+
+Order matters. Listeners are up before anything is redirected, and the steering entry is written last: at
+no moment is traffic sent to nothing. A step that fails undoes those before it. Connections that exist at
+enrolment are left alone: steering looks at connect() and at packets without a socket only.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
+
+from zproxy.errors import EnrollError
+from zproxy.model.workload import Workload
+from zproxy.net.netns import NAMED, Netns
+from zproxy.node.pod import Pod
+from zproxy.node.routes import PodNetwork
+from zproxy.proxy.straw import Straw
+from zproxy.steering.steering import PodSteering, Steering
+
+MAX_NAME: Final = 253
+
+StrawFactory = Callable[[Workload, Netns], Straw]
+
+
+def open_netns(pod: str, netns: str | None, pid: int | None) -> Netns:
+    """Return the namespace that was asked for; by default the one named NAMESPACE-NAME after the pod.
+
+    Raise EnrollError with what to do when there is none.
+    """
+    if netns is not None and pid is not None:
+        raise EnrollError("give --netns or --pid, not both")
+    if pid is not None:
+        path, remedy = Path(f"/proc/{pid}/ns/net"), f"is process {pid} still running?"
+    else:
+        path = Path(netns) if netns and "/" in netns else NAMED / (netns or pod.replace("/", "-"))
+        remedy = "`ip netns list` shows the named ones; or give --netns NAME|PATH or --pid PID"
+    try:
+        return Netns.open(path)
+    except FileNotFoundError as error:
+        raise EnrollError(f"no network namespace {path} for pod {pod}: {remedy}") from error
+    except OSError as error:
+        raise EnrollError(
+            f"cannot open {path} as a network namespace: {os.strerror(error.errno or 0)}"
+        ) from error
+
+
+def refuse_own_namespace(netns: Netns) -> None:
+    """A straw in the daemon's own or the host's namespace would capture the node; raise EnrollError."""
+    for path, whose in (("/proc/self/ns/net", "the daemon's own"), ("/proc/1/ns/net", "the host's")):
+        try:
+            with Netns.open(path) as forbidden:
+                is_same = forbidden.key == netns.key
+        except OSError:
+            continue  # pid 1 may be hidden from us; then it is not our namespace either
+        if is_same:
+            raise EnrollError(
+                f"{netns.path} is {whose} network namespace, not a pod's; name the pod's with --netns"
+            )
+
+
+async def enroll(workload: Workload, netns: Netns, steering: Steering, make_straw: StrawFactory) -> Pod:
+    """Take `netns` as the pod of `workload`. The returned Pod owns it; on failure nothing is left behind."""
+    network = PodNetwork(netns)
+    async with AsyncExitStack() as undo:
+        addresses, interfaces = await asyncio.to_thread(network.addresses)
+        _check_addresses(workload, addresses)
+        straw = make_straw(workload, netns)
+        undo.callback(straw.close, "enrolment failed")
+        former = await asyncio.to_thread(network.prepare)
+        undo.push_async_callback(asyncio.to_thread, network_restore, network, former)
+        cookie = netns.cookie()
+        steer = PodSteering(
+            netns=netns,
+            cookie=cookie,
+            name=workload.pod,
+            uid=workload.uid,
+            ips=addresses,
+            interfaces=interfaces,
+            plaintext_listener=straw.plaintext_fd,
+        )
+        await asyncio.to_thread(steering.attach, steer)
+        undo.pop_all()
+    return Pod(workload, netns, cookie, straw, network, former)
+
+
+async def unenroll(pod: Pod, steering: Steering) -> None:
+    """Give the pod back as it was; connections that its straw carries end."""
+    await asyncio.to_thread(steering.detach, pod.cookie)
+    pod.straw.close("the pod was unenrolled")
+    await asyncio.to_thread(network_restore, pod.network, pod.former_sysctls)
+    pod.close()
+
+
+def network_restore(network: PodNetwork, former: dict[str, str]) -> None:
+    """Undo `PodNetwork.prepare`; a namespace that is dying takes its routes along."""
+    try:
+        network.restore(former)
+    except OSError:
+        return
+
+
+def _check_addresses(workload: Workload, addresses: tuple[str, ...]) -> None:
+    missing = [ip for ip in workload.workload_ips if ip not in addresses]
+    if missing:
+        found = ", ".join(addresses) or "none"
+        raise EnrollError(
+            f"the mesh says that {workload.pod} has {', '.join(missing)}, but its network namespace "
+            f"has {found}; is it another pod's?"
+        )

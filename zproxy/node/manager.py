@@ -1,0 +1,164 @@
+"""The pods of this node: enrol, unenrol, list. One operation per pod at a time."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from zproxy.config import RUN_ROOT
+from zproxy.errors import EnrollError, ZproxyError
+from zproxy.model.workload import Protocol, Workload
+from zproxy.net.netns import Netns
+from zproxy.node.enroll import StrawFactory, enroll, open_netns, refuse_own_namespace, unenroll
+from zproxy.node.pod import Pod
+from zproxy.node.records import Records
+from zproxy.state.store import Mesh
+from zproxy.steering.steering import Steering
+
+_log = logging.getLogger("zproxy.node")
+
+
+class Manager:
+    """Knows which pods are enrolled. `pods` is changed under `_lock` only."""
+
+    def __init__(
+        self,
+        node: str,
+        mesh: Callable[[], Mesh],
+        steering: Steering,
+        make_straw: StrawFactory,
+        records: Records | None = None,
+    ) -> None:
+        self.node = node
+        self.pods: dict[str, Pod] = {}
+        self._mesh = mesh
+        self._steering = steering
+        self._make_straw = make_straw
+        self._records = records or Records(RUN_ROOT / node / "pods")
+        self._lock = asyncio.Lock()
+
+    async def enroll(
+        self,
+        pod: str,
+        netns: str | None = None,
+        pid: int | None = None,
+        service_account: str | None = None,
+    ) -> dict[str, Any]:
+        """Enrol `namespace/name`; return its row. Doing it again changes nothing. Raise EnrollError."""
+        workload = self._workload(pod, service_account)
+        handle = open_netns(pod, netns, pid)
+        async with self._lock:
+            present = self.pods.get(pod)
+            if present is not None and present.netns.key == handle.key:
+                handle.close()
+                if present.workload.identity != workload.identity:
+                    raise EnrollError(
+                        f"{pod} is enrolled as {present.workload.identity}; to change that, unenroll it first"
+                    )
+                return self.row(present) | {"changed": False}
+            try:
+                self._refuse_taken(handle)
+                if present is not None:  # the same pod in a new sandbox
+                    await self._remove(present)
+                enrolled = await enroll(workload, handle, self._steering, self._make_straw)
+            except BaseException:
+                handle.close()
+                raise
+            self.pods[pod] = enrolled
+            self._records.save(pod, enrolled.record())
+        _log.info("enrolled %s in %s as %s", pod, handle, workload.identity)
+        return self.row(enrolled) | {"changed": True}
+
+    async def unenroll(self, pod: str) -> dict[str, Any]:
+        """Take the pod out again; raise EnrollError when it is not enrolled."""
+        async with self._lock:
+            present = self.pods.get(pod)
+            if present is None:
+                raise EnrollError(
+                    f"{pod} is not enrolled on node {self.node}; `zproxy pods` lists those that are"
+                )
+            row = self.row(present)
+            await self._remove(present)
+            self._records.remove(pod)
+        _log.info("unenrolled %s", pod)
+        return row | {"state": "unenrolled"}
+
+    async def restore(self) -> None:
+        """Enrol again what was enrolled when the last daemon ended; what is gone is collected."""
+        for record in self._records.load():
+            pod = record["pod"]
+            await asyncio.to_thread(self._steering.detach, int(record.get("cookie", 0)))
+            try:
+                await self.enroll(
+                    pod, netns=record.get("netns"), service_account=record.get("service_account")
+                )
+            except ZproxyError as error:
+                _log.warning("not enrolled again: %s: %s", pod, error)
+                self._records.remove(pod)
+                continue
+            # The values before the first enrolment, not those that we had set ourselves.
+            enrolled = self.pods[pod]
+            enrolled.former_sysctls = record.get("former_sysctls", enrolled.former_sysctls)
+            self._records.save(pod, enrolled.record())
+
+    async def close(self) -> None:
+        """End every straw and leave steering: without a daemon pods are refused, NEVER in the clear."""
+        async with self._lock:
+            for pod in self.pods.values():
+                pod.straw.close("zproxy is shutting down")
+                pod.close()
+            self.pods.clear()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row per enrolled pod."""
+        return [self.row(pod) for _, pod in sorted(self.pods.items())]
+
+    def row(self, pod: Pod) -> dict[str, Any]:
+        """Return one pod as `zproxy pods` shows it; the keys are stable."""
+        device, inode = pod.netns.key
+        workload = pod.workload
+        return {
+            "pod": pod.name,
+            "namespace": workload.namespace,
+            "name": workload.name,
+            "node": self.node,
+            "ips": list(workload.workload_ips),
+            "netns": {"path": pod.netns.path, "dev": device, "inode": inode, "cookie": pod.cookie},
+            "service_account": workload.service_account,
+            "identity": str(workload.identity),
+            "state": "enrolled",
+            "since": pod.since.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "listeners": [listener.port for listener in pod.straw.listeners],
+            "pid": os.getpid(),
+        }
+
+    def _workload(self, pod: str, service_account: str | None) -> Workload:
+        namespace, slash, name = pod.partition("/")
+        if not slash or not namespace or not name or "/" in name:
+            raise EnrollError(f"{pod!r} is not a pod: write NAMESPACE/NAME")
+        workload = self._mesh().by_pod(pod)
+        if workload is None:
+            raise EnrollError(
+                f"unknown pod {pod}: the mesh has no such workload; `zproxy workloads` lists them"
+            )
+        if workload.node != self.node:
+            raise EnrollError(
+                f"{pod} is on node {workload.node or '(none)'}, this is the daemon of {self.node}"
+            )
+        if workload.protocol is not Protocol.HBONE:
+            raise EnrollError(
+                f"{pod} has protocol TCP in the mesh; peers would not use HBONE: set `protocol: HBONE`"
+            )
+        return workload if service_account is None else replace(workload, service_account=service_account)
+
+    def _refuse_taken(self, netns: Netns) -> None:
+        refuse_own_namespace(netns)
+        for pod in self.pods.values():
+            if pod.netns.key == netns.key:
+                raise EnrollError(f"{netns.path} is the namespace of {pod.name}, which is enrolled already")
+
+    async def _remove(self, pod: Pod) -> None:
+        await unenroll(pod, self._steering)
+        self.pods.pop(pod.name, None)

@@ -1,0 +1,1 @@
+"""What operators see: log lines, the access log, records of connections."""

@@ -1,0 +1,1 @@
+"""One pod's straw: its listeners, and what becomes of each connection."""

@@ -1,0 +1,108 @@
+"""What the connections of one pod may use: its own sockets, identity and tunnels, and nothing of others."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from zproxy.hbone.pool import Pool
+from zproxy.hbone.server import ServerTunnel
+from zproxy.identity.manager import CertificateSource
+from zproxy.model.credentials import Credentials
+from zproxy.model.identity import SpiffeId
+from zproxy.model.workload import Workload
+from zproxy.net.sockets import SocketFactory
+from zproxy.net.worker import Worker
+from zproxy.observe.connections import Connections, Peers
+from zproxy.state.store import Mesh
+from zproxy.wire.headers import baggage_text
+from zproxy.wire.tls import TlsContext, TlsEngine
+
+PEERS_CACHED = 4096
+
+
+class Relay(Protocol):
+    """A connection that can be told to end."""
+
+    def give_up(self, error: str, reason: str) -> None:
+        """End abnormally."""
+
+
+class PodContext:
+    """Least authority in one object: a connection gets this, NEVER the node's daemon behind it."""
+
+    def __init__(  # noqa: PLR0913 - the whole of a pod's authority, spelled out once
+        self,
+        *,
+        workload: Workload,
+        worker: Worker,
+        sockets: SocketFactory,
+        mesh: Callable[[], Mesh],
+        certificates: CertificateSource,
+        engine: TlsEngine,
+        connections: Connections,
+    ) -> None:
+        self.workload = workload
+        self.identity = workload.identity
+        self.worker = worker
+        self.sockets = sockets
+        self.mesh = mesh
+        """Returns the current snapshot."""
+        self.connections = connections
+        self.certificates = certificates
+        self.tls = TlsContexts(engine, certificates)
+        self.relays: set[Relay] = set()
+        self.tunnels: set[ServerTunnel] = set()
+        """Accepted on 15008; the pool has the dialled ones."""
+        self.pool: Pool
+        self.baggage = baggage_text(workload)
+        """The workload's labels, as CONNECT requests and answers carry them."""
+        self._peers: dict[tuple[object, ...], Peers] = {}
+
+    @property
+    def name(self) -> str:
+        """`namespace/name`."""
+        return self.workload.pod
+
+    def peers(
+        self,
+        source: Workload | None,
+        destination: Workload | None,
+        source_identity: SpiffeId | None = None,
+        destination_identity: SpiffeId | None = None,
+    ) -> Peers:
+        """Return the shared record of who talks to whom."""
+        key = (
+            source and source.uid,
+            destination and destination.uid,
+            source_identity,
+            destination_identity,
+        )
+        found = self._peers.get(key)
+        if found is None or found.source is not source or found.destination is not destination:
+            if len(self._peers) >= PEERS_CACHED:
+                self._peers.clear()
+            found = self._peers[key] = Peers(source, destination, source_identity, destination_identity)
+        return found
+
+
+class TlsContexts:
+    """TLS contexts of one identity, made anew when its certificate is renewed."""
+
+    def __init__(self, engine: TlsEngine, certificates: CertificateSource) -> None:
+        self.server = Renewing(certificates, engine.server)
+        self.client = Renewing(certificates, engine.client)
+
+
+class Renewing:
+    """Calls `build` once per certificate: a context costs a thousand times what a lookup does."""
+
+    def __init__(self, certificates: CertificateSource, build: Callable[[Credentials], TlsContext]) -> None:
+        self._certificates = certificates
+        self._build = build
+        self._built: tuple[int, TlsContext] | None = None
+
+    def __call__(self) -> TlsContext:
+        """Return the context for the current certificate; raise IdentityError when there is none."""
+        certificate = self._certificates.current()
+        if self._built is None or self._built[0] != certificate.serial:
+            self._built = (certificate.serial, self._build(certificate.credentials))
+        return self._built[1]

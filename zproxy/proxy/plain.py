@@ -1,0 +1,203 @@
+"""Two sockets and the bytes between them: what stays outside the mesh, or arrives from outside it."""
+
+import socket
+
+from zproxy.hbone.client import connect_error
+from zproxy.net.deadline import Deadline
+from zproxy.net.poller import READ, WRITE
+from zproxy.net.sockets import close_with_reset, tune
+from zproxy.observe.connections import Connection
+from zproxy.proxy.context import PodContext
+from zproxy.proxy.relay import app_error
+
+
+class PlainRelay:
+    """`near` was accepted, `far` is being connected. Half-close and breaks travel both ways.
+
+    `is_far_app` tells which side is the pod's app, for the byte counts.
+    """
+
+    __slots__ = ("_far", "_near", "connection", "is_done", "pod")
+
+    def __init__(
+        self,
+        pod: PodContext,
+        *,
+        near: socket.socket,
+        far: socket.socket,
+        connection: Connection,
+        is_far_app: bool,
+    ) -> None:
+        self.pod = pod
+        self.connection = connection
+        self.is_done = False
+        self._near = _End(self, near, is_app=not is_far_app, is_connecting=False)
+        self._far = _End(self, far, is_app=is_far_app, is_connecting=True)
+        pod.relays.add(self)
+        pod.worker.connecting.start(self, pod.worker.poller.now)
+
+    def connected(self) -> None:
+        """`far` is up: let bytes flow."""
+        self.pod.worker.connecting.done(self)
+        tune(self._far.sock)
+        self._near.watch(READ)
+        self._far.watch(READ)
+
+    def other(self, end: "_End") -> "_End":
+        """Return the opposite side of `end`."""
+        return self._far if end is self._near else self._near
+
+    def half_closed(self) -> None:
+        """One direction is over; so is the relay when both are."""
+        worker = self.pod.worker
+        if self._near.is_over and self._far.is_over:
+            self.finish("", "")
+        else:
+            worker.half_closed.start(self, worker.poller.now)
+
+    def on_deadline(self, deadline: Deadline) -> None:
+        """End: something took too long."""
+        if deadline is self.pod.worker.connecting:
+            self.finish(f"connect to {self.connection.dst} timed out", "CONNECT")
+        else:
+            self.finish(str(deadline), "TIMEOUT")
+
+    def give_up(self, error: str, reason: str) -> None:
+        """End both sides abnormally."""
+        self.finish(error, reason)
+
+    def finish(self, error: str, reason: str) -> None:
+        """Close both sides: in order when `error` is empty, by reset otherwise."""
+        if self.is_done:
+            return
+        self.is_done = True
+        worker = self.pod.worker
+        worker.connecting.done(self)
+        worker.half_closed.done(self)
+        for end in (self._near, self._far):
+            worker.poller.remove(end.sock.fileno())
+            close_with_reset(end.sock) if error else end.sock.close()
+        self.pod.relays.discard(self)
+        self.pod.connections.end(self.connection, worker.poller.now, error, reason)
+
+
+class _End:
+    """One side. Reads only when the other side has taken everything; so at most one read is ever held."""
+
+    __slots__ = ("_mask", "_pending", "is_app", "is_connecting", "is_ended", "is_over", "relay", "sock")
+
+    def __init__(self, relay: PlainRelay, sock: socket.socket, *, is_app: bool, is_connecting: bool) -> None:
+        self.relay = relay
+        self.sock = sock
+        self.is_app = is_app
+        self.is_connecting = is_connecting
+        self.is_ended = False
+        """It will send no more."""
+        self.is_over = False
+        """It was told that the other side will send no more."""
+        self._pending: bytes | memoryview = b""
+        self._mask = WRITE if is_connecting else 0
+        relay.pod.worker.poller.add(sock.fileno(), self, self._mask)
+
+    def on_event(self, events: int) -> None:
+        """Serve readiness."""
+        if self.is_connecting:
+            self._connected()
+            return
+        if events & WRITE and self._pending:
+            self._send_pending()
+        if self.relay.is_done:
+            return
+        if self._mask & READ:
+            if events & ~WRITE:
+                self._receive()
+        elif events & ~(READ | WRITE):
+            code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            self.relay.finish(app_error(code), "CONNECT")
+
+    def abort(self, error: str) -> None:
+        """End because of a fault of our own."""
+        self.relay.finish(f"internal error: {error}", "INTERNAL")
+
+    def watch(self, mask: int) -> None:
+        """Change what the socket is watched for."""
+        if mask != self._mask:
+            self._mask = mask
+            self.relay.pod.worker.poller.modify(self.sock.fileno(), mask)
+
+    def take(self, data: memoryview) -> bool:
+        """Send `data`; return whether the socket took all of it. The rest is kept."""
+        try:
+            sent = self.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.relay.finish(app_error(error.errno), "CONNECT")
+            return False
+        if sent == len(data):
+            return True
+        self._pending = bytes(data[sent:])
+        self.watch(self._mask | WRITE)
+        return False
+
+    def shut(self) -> None:
+        """Pass on the other side's end."""
+        if self._pending:
+            return  # _send_pending does it
+        self.is_over = True
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self.relay.finish(app_error(error.errno), "CONNECT")
+            return
+        self.relay.half_closed()
+
+    def _connected(self) -> None:
+        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self.relay.finish(connect_error(str(self.relay.connection.dst), code), "CONNECT")
+            return
+        self.is_connecting = False
+        self.relay.connected()
+
+    def _receive(self) -> None:
+        relay = self.relay
+        buffer = relay.pod.worker.buffers.plain
+        try:
+            size = self.sock.recv_into(buffer)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            relay.finish(app_error(error.errno), "CONNECT")
+            return
+        other = relay.other(self)
+        if not size:
+            self.is_ended = True
+            self.watch(self._mask & ~READ)
+            other.shut()
+            return
+        if self.is_app:
+            relay.connection.bytes_sent += size
+        else:
+            relay.connection.bytes_recv += size
+        if not other.take(buffer[:size]) and not relay.is_done:
+            self.watch(self._mask & ~READ)
+
+    def _send_pending(self) -> None:
+        try:
+            sent = self.sock.send(self._pending)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.relay.finish(app_error(error.errno), "CONNECT")
+            return
+        self._pending = memoryview(self._pending)[sent:]
+        if self._pending:
+            return
+        self._pending = b""
+        self.watch(self._mask & ~WRITE)
+        other = self.relay.other(self)
+        if other.is_ended:
+            self.shut()
+        else:
+            other.watch(other._mask | READ)

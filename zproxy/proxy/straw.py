@@ -1,0 +1,95 @@
+"""A straw: the listeners that zproxy holds inside one pod's namespace, and everything that came of them."""
+
+import errno
+import itertools
+import socket
+from collections.abc import Callable, Iterator
+
+from zproxy.config import INBOUND_HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT
+from zproxy.errors import EnrollError
+from zproxy.hbone.client import ClientTunnel, TunnelWatcher
+from zproxy.hbone.pool import Pool
+from zproxy.hbone.tunnel import Tunnel
+from zproxy.model.conn import PoolKey
+from zproxy.net.listener import Accepted, Listener
+from zproxy.proxy.context import PodContext
+from zproxy.proxy.inbound import Inbound
+from zproxy.proxy.outbound import Outbound, dial_tunnel
+from zproxy.proxy.plaintext import Plaintext
+
+TunnelView = Tunnel
+"""What `tunnels` yields, for those who may not know zproxy.hbone."""
+PORTS = (OUTBOUND_PORT, INBOUND_PLAINTEXT_PORT, INBOUND_HBONE_PORT)
+
+
+class Straw:
+    """Open from construction to `close`; ALWAYS closes every socket that it or its relays opened."""
+
+    def __init__(self, pod: PodContext) -> None:
+        self.pod = pod
+        pod.pool = Pool(self._dial, pod.worker.limits.streams_waiting)
+        handlers: tuple[Accepted, ...] = (
+            Outbound(pod).on_accept,
+            Plaintext(pod).on_accept,
+            Inbound(pod).on_accept,
+        )
+        sockets = self._bind()
+        self.listeners = tuple(
+            Listener(sock, pod.worker.poller, handler, pod.worker.paused)
+            for sock, handler in zip(sockets, handlers, strict=True)
+        )
+
+    @property
+    def plaintext_fd(self) -> int:
+        """The listener that steering assigns inbound connections to."""
+        return self.listeners[1].sock.fileno()
+
+    def tunnels(self) -> Iterator[TunnelView]:
+        """Yield the tunnels of this pod, dialled and accepted."""
+        return itertools.chain(tuple(self.pod.pool.tunnels()), tuple(self.pod.tunnels))
+
+    def drain(self) -> None:
+        """Take nothing new; let what is under way end."""
+        for listener in self.listeners:
+            listener.close()
+        for tunnel in self.tunnels():
+            tunnel.drain()
+
+    def close(self, error: str) -> None:
+        """End everything now; connections that are still open end with `error`."""
+        for listener in self.listeners:
+            listener.close()
+        for relay in tuple(self.pod.relays):
+            relay.give_up(error, "DRAIN")
+        for tunnel in self.tunnels():
+            tunnel.close()
+        self.pod.worker.poller.flush()
+
+    def _dial(self, key: PoolKey, watcher: TunnelWatcher) -> ClientTunnel:
+        context = self.pod.tls.client()
+        return ClientTunnel(self.pod.worker, dial_tunnel(self.pod, key), key, context, watcher)
+
+    def _bind(self) -> tuple[socket.socket, ...]:
+        opened: list[socket.socket] = []
+        try:
+            opened.extend(_bound(port, self._listen) for port in PORTS)
+        except BaseException:
+            for sock in opened:
+                sock.close()
+            raise
+        return tuple(opened)
+
+    def _listen(self, port: int) -> socket.socket:
+        return self.pod.sockets.listen(port, self.pod.worker.limits.backlog)
+
+
+def _bound(port: int, listen: Callable[[int], socket.socket]) -> socket.socket:
+    try:
+        return listen(port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise EnrollError(
+                f"port {port} is in use inside the pod: its app or another mesh proxy listens there; "
+                "`ss -lntp` in the pod's namespace names it"
+            ) from error
+        raise EnrollError(f"cannot listen on port {port} inside the pod: {error.strerror}") from error
