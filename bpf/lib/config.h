@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/* Sizes and constants of the steering programs. What differs per pod (addresses, ports) is in zp_pods. */
+#ifndef ZP_CONFIG_H
+#define ZP_CONFIG_H
+
+/* The directory in bpffs where the maps of this node are pinned; the loader gives it with -D. */
+#ifndef ZP_MAP_DIR
+#error "ZP_MAP_DIR is not set"
+#endif
+
+/* ZP_HAS_MPTCP: the running kernel has MPTCP, whose socket type a helper returns; given by the loader. */
+
+/* Pods of one node. Kubernetes plans for 110 to 500; entries are allocated when used. */
+#define ZP_MAX_PODS 4096
+
+/* Addresses of all pods: up to two families and a secondary interface each. */
+#define ZP_MAX_POD_IPS 16384
+
+/* Steered client connections that `zp_conn` shows and hand-overs under way. LRU: a full map forgets the
+ * oldest, and forgetting costs a line in a dump or a reset connection, never a wrong destination.
+ */
+#define ZP_MAX_CONNS 65536
+
+/* Inbound packets between tc and the socket lookup: the same softirq, so a handful. */
+#define ZP_MAX_INBOUND 16384
+
+/* 169.254.7.127 and fd16:9254:7127:1337:ffff:ffff:ffff:ffff: the source that Istio's host rules give to
+ * kubelet probes. An app answering or calling it talks to the host, not to the mesh.
+ */
+#define ZP_PROBE_IP4   0xa9fe077f
+#define ZP_PROBE_IP6_0 0xfd169254
+#define ZP_PROBE_IP6_1 0x71271337
+
+#endif

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/* Every map: what it holds, who writes it, who removes it. The kernel keeps 15 characters of a name.
+ *
+ * bcc creates and pins a map at the path after the colon, or takes the one that is pinned there without
+ * comparing anything: zproxy/steering/install.py compares types and sizes before it lets the loader reuse a
+ * map.
+ */
+#ifndef ZP_MAPS_H
+#define ZP_MAPS_H
+
+#include "config.h"
+#include "reasons.h"
+#include "types.h"
+
+#define ZP_MAP(kind, key, leaf, name, size) ZP_MAP_FLAGS(kind, key, leaf, name, size, 0)
+#define ZP_MAP_FLAGS(kind, key, leaf, name, size, flags)                                                     \
+	BPF_F_TABLE(kind ":" ZP_MAP_DIR "/" #name, key, leaf, name, size, flags)
+
+/* bcc's BPF_SK_STORAGE cannot be pinned; this is it with a path. */
+#define ZP_SK_STORAGE(leaf_t, name)                                                                          \
+	struct name##_table_t {                                                                              \
+		int key;                                                                                     \
+		leaf_t leaf;                                                                                 \
+		void *(*sk_storage_get)(void *, void *, int);                                                \
+		int (*sk_storage_delete)(void *);                                                            \
+		u32 flags;                                                                                   \
+	};                                                                                                   \
+	__attribute__((section("maps/sk_storage:" ZP_MAP_DIR "/" #name))) struct name##_table_t name = {     \
+	    .flags = BPF_F_NO_PREALLOC,                                                                      \
+	};                                                                                                   \
+	BPF_ANNOTATE_KV_PAIR(name, int, leaf_t)
+
+/* netns cookie -> the pod in it. Written by user space, LAST: this entry switches steering on. */
+ZP_MAP_FLAGS("hash", u64, struct zp_pod, zp_pods, ZP_MAX_PODS, BPF_F_NO_PREALLOC);
+
+/* pod address -> netns. A pod's own addresses are not steered; tc finds the pod here, because it cannot read
+ * a netns cookie before Linux 6.13. Written and removed by user space.
+ */
+ZP_MAP_FLAGS("hash", struct zp_ip, struct zp_podip, zp_podip, ZP_MAX_POD_IPS, BPF_F_NO_PREALLOC);
+
+/* socket cookie -> steered client connection, for people: socket storage cannot be listed.
+ * Written at connect(), removed when the app closes the socket.
+ */
+ZP_MAP("lru_hash", u64, struct zp_conn, zp_conn, ZP_MAX_CONNS);
+
+/* flow in a netns -> what the client dialled. Written before the SYN leaves, removed when the proxy's side is
+ * established; what a refused connection leaves behind is overwritten or forgotten.
+ */
+ZP_MAP("lru_hash", struct zp_tuple_key, struct zp_origin, zp_tuple, ZP_MAX_CONNS);
+
+/* inbound flow -> listener slot. Written by tc, removed by the socket lookup of the same packet. */
+ZP_MAP("lru_hash", struct zp_flow, u32, zp_in, ZP_MAX_INBOUND);
+
+/* slot -> the pod's plaintext listener. Written by user space; empties itself when the listener closes.
+ * The value is 8 bytes so that a dump shows the socket's cookie (4 bytes cannot be read back).
+ */
+ZP_MAP("sockmap", u32, u64, zp_lsn, ZP_MAX_PODS);
+
+/* client socket -> what it dialled. Never evicted: the truth behind getpeername(). */
+ZP_SK_STORAGE(struct zp_client, zp_sock);
+
+/* accepted socket of the proxy -> what the client dialled: the answer to SO_ORIGINAL_DST. */
+ZP_SK_STORAGE(struct zp_origin, zp_orig);
+
+/* socket of the proxy -> 1. Written by user space through the socket's descriptor: the ONLY exemption,
+ * because a mark can be set by anyone with CAP_NET_RAW, which containers have by default.
+ */
+ZP_SK_STORAGE(u32, zp_exempt);
+
+/* enum zp_reason -> count */
+ZP_MAP("percpu_array", u32, u64, zp_stats, ZP_REASONS);
+
+/* 0 -> who made these pins. Written by user space when all is in place. */
+ZP_MAP("array", u32, struct zp_meta, zp_meta, 1);
+
+static __always_inline void zp_count(u32 reason)
+{
+	u64 *count = zp_stats.lookup(&reason);
+
+	if (count)
+		*count += 1;
+}
+
+#endif

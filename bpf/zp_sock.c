@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
+/* Outbound: a pod's TCP connect() goes to the proxy's listener on the pod's own address, and getpeername()
+ * answers with what the app dialled.
+ *
+ * Attached at the cgroup root, so that a process which came into the pod's namespace by nsenter is steered
+ * like the pod's own; the netns cookie decides. These programs see every connect() of the machine: a
+ * connection that is none of our pods' costs one hash miss.
+ *
+ * The destination is podIP:15001, never 127.0.0.1: source address, SO_BINDTODEVICE and sockets bound to the
+ * pod's address keep working. With a second daemon on the machine its programs run too; whoever is second
+ * finds the pod's own address and passes.
+ */
+#include "lib/abi.h"
+#include "lib/addr.h"
+#include "lib/maps.h"
+
+#define ZP_REJECT  0
+#define ZP_PROCEED 1
+
+/* A worker's verdict: steer to the filled zp_client, leave alone, or refuse. */
+#define ZP_STEER  1
+#define ZP_LEAVE  0
+#define ZP_REFUSE -1
+
+static __always_inline int zp_is_tcp(struct bpf_sock_addr *ctx)
+{
+	return ctx->type == ZP_SOCK_STREAM && (ctx->protocol == ZP_TCP || ctx->protocol == ZP_MPTCP);
+}
+
+/* A socket that was steered once may be dissolved (AF_UNSPEC) and dial something exempt. */
+static __always_inline void zp_forget(struct bpf_sock *sk)
+{
+	struct zp_client *client = zp_sock.sk_storage_get(sk, 0, 0);
+	u64 cookie;
+
+	if (!client)
+		return;
+	cookie = client->cookie;
+	zp_sock.sk_storage_delete(sk);
+	zp_conn.delete(&cookie);
+}
+
+/* An app's MPTCP socket is not the one that connects: the kernel opens a TCP socket below it. What the app
+ * asks later (getpeername, close) concerns the upper one.
+ */
+static __always_inline void zp_remember_upper(struct bpf_sock *sk, struct zp_client *client)
+{
+#ifdef ZP_HAS_MPTCP
+	struct zp_client *kept;
+	void *upper = bpf_skc_to_mptcp_sock(sk);
+
+	if (!upper)
+		return;
+	kept = zp_sock.sk_storage_get(upper, client, BPF_SK_STORAGE_GET_F_CREATE);
+	if (kept)
+		*kept = *client;
+#endif
+}
+
+/* A lost entry is counted and the connection still steered: the proxy resets what has no original
+ * destination, whereas letting it pass would send it in the clear.
+ */
+static __always_inline void zp_remember(struct bpf_sock *sk, u64 netns, struct zp_client *client)
+{
+	struct zp_conn conn = {
+	    .netns = netns,
+	    .started_ns = bpf_ktime_get_ns(),
+	    .orig_port = client->orig.port,
+	    .family = client->orig.family,
+	};
+	u64 cookie = client->cookie;
+	struct zp_client *kept;
+
+	kept = zp_sock.sk_storage_get(sk, client, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!kept) {
+		zp_count(ZP_MAP_FULL);
+		return;
+	}
+	*kept = *client; /* CREATE leaves the entry of an earlier connect() as it is */
+	zp_remember_upper(sk, client);
+	zp_copy_ip(conn.orig_ip, client->orig.ip);
+	if (zp_conn.update(&cookie, &conn))
+		zp_count(ZP_MAP_FULL);
+}
+
+static __always_inline u32 zp_exemption(struct bpf_sock *sk, u64 netns, struct zp_client *client)
+{
+	struct zp_podip *own;
+	struct zp_ip dst;
+	u32 reason;
+
+	if (zp_exempt.sk_storage_get(sk, 0, 0))
+		return ZP_EXEMPT_SELF;
+	reason =
+	    client->orig.family == ZP_AF_INET ? zp_exempt4(client->orig.ip) : zp_exempt6(client->orig.ip);
+	if (reason)
+		return reason;
+	zp_copy_ip(dst.ip, client->orig.ip);
+	own = zp_podip.lookup(&dst);
+	return own && own->netns == netns ? ZP_EXEMPT_OWN_IP : 0;
+}
+
+/* Fill in where the pod's connections of this family go; 0 when the pod has no address of it. */
+static __always_inline int zp_set_via(struct zp_pod *pod, struct zp_client *client)
+{
+	client->via_port = pod->outbound_port;
+	if (client->orig.family == ZP_AF_INET) {
+		zp_set_ip4(client->via.ip, zp_word(pod->ip4, 0));
+		return pod->flags & ZP_POD_IP4;
+	}
+	zp_copy_ip(client->via.ip, pod->ip6);
+	return pod->flags & ZP_POD_IP6;
+}
+
+static __always_inline int __sock_steer_fwd(struct bpf_sock_addr *ctx, struct zp_client *client)
+{
+	u64 netns = bpf_get_netns_cookie(ctx);
+	struct zp_pod *pod = zp_pods.lookup(&netns);
+	struct bpf_sock *sk;
+	u32 reason;
+
+	if (!pod)
+		return ZP_LEAVE;
+	sk = ctx->sk;
+	if (!sk)
+		return ZP_REFUSE;
+	client->orig.port = zp_ntohs((__be16)ctx->user_port);
+	client->orig.family = zp_is_ip4(client->orig.ip) ? ZP_AF_INET : ZP_AF_INET6;
+	reason = zp_exemption(sk, netns, client);
+	if (reason) {
+		zp_count(reason);
+		zp_forget(sk);
+		return ZP_LEAVE;
+	}
+	if (!zp_set_via(pod, client)) {
+		/* Without an address nothing could listen; letting it out would be in the clear. */
+		zp_count(ZP_REFUSED_NO_FAMILY);
+		bpf_set_retval(-ZP_ENETUNREACH);
+		return ZP_REFUSE;
+	}
+	client->cookie = bpf_get_socket_cookie(ctx);
+	zp_remember(sk, netns, client);
+	zp_count(client->orig.family == ZP_AF_INET ? ZP_CAPTURED_V4 : ZP_CAPTURED_V6);
+	return ZP_STEER;
+}
+
+int zp_connect4(struct bpf_sock_addr *ctx)
+{
+	struct zp_client client = {};
+	int verdict;
+
+	if (!zp_is_tcp(ctx))
+		return ZP_PROCEED;
+	zp_set_ip4(client.orig.ip, ctx->user_ip4);
+	verdict = __sock_steer_fwd(ctx, &client);
+	if (verdict != ZP_STEER)
+		return verdict == ZP_LEAVE ? ZP_PROCEED : ZP_REJECT;
+	ctx->user_ip4 = zp_word(client.via.ip, 3);
+	zp_barrier();
+	ctx->user_port = zp_htons(client.via_port);
+	return ZP_PROCEED;
+}
+
+static __always_inline void zp_get_ip6(struct bpf_sock_addr *ctx, u8 *ip)
+{
+	zp_word(ip, 0) = ctx->user_ip6[0];
+	zp_word(ip, 1) = ctx->user_ip6[1];
+	zp_word(ip, 2) = ctx->user_ip6[2];
+	zp_word(ip, 3) = ctx->user_ip6[3];
+}
+
+static __always_inline void zp_put_ip6(struct bpf_sock_addr *ctx, const u8 *ip, u16 port)
+{
+	ctx->user_ip6[0] = zp_word(ip, 0);
+	zp_barrier();
+	ctx->user_ip6[1] = zp_word(ip, 1);
+	zp_barrier();
+	ctx->user_ip6[2] = zp_word(ip, 2);
+	zp_barrier();
+	ctx->user_ip6[3] = zp_word(ip, 3);
+	zp_barrier();
+	ctx->user_port = zp_htons(port);
+}
+
+/* An IPv6 socket that dials ::ffff:a.b.c.d comes here, not to connect4; the 16-byte form makes it IPv4. */
+int zp_connect6(struct bpf_sock_addr *ctx)
+{
+	struct zp_client client = {};
+	int verdict;
+
+	if (!zp_is_tcp(ctx))
+		return ZP_PROCEED;
+	zp_get_ip6(ctx, client.orig.ip);
+	verdict = __sock_steer_fwd(ctx, &client);
+	if (verdict != ZP_STEER)
+		return verdict == ZP_LEAVE ? ZP_PROCEED : ZP_REJECT;
+	zp_put_ip6(ctx, client.via.ip, client.via_port);
+	return ZP_PROCEED;
+}
+
+/* Return the socket's entry when the peer that is about to be shown is where we sent it. The hook also runs
+ * in accept(), and on sockets that were steered once and now talk to something else: both keep their real
+ * peer.
+ */
+static __always_inline struct zp_client *__sock_steer_rev(struct bpf_sock_addr *ctx, const u8 *shown)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct zp_client *client;
+
+	if (!sk)
+		return 0;
+	client = zp_sock.sk_storage_get(sk, 0, 0);
+	if (!client || client->via_port != zp_ntohs((__be16)ctx->user_port))
+		return 0;
+	if (zp_word(client->via.ip, 0) != zp_word(shown, 0) ||
+	    zp_word(client->via.ip, 1) != zp_word(shown, 1) ||
+	    zp_word(client->via.ip, 2) != zp_word(shown, 2) ||
+	    zp_word(client->via.ip, 3) != zp_word(shown, 3))
+		return 0;
+	return client;
+}
+
+int zp_getpeername4(struct bpf_sock_addr *ctx)
+{
+	struct zp_client *client;
+	struct zp_ip shown;
+
+	zp_set_ip4(shown.ip, ctx->user_ip4);
+	client = __sock_steer_rev(ctx, shown.ip);
+	if (client) {
+		ctx->user_ip4 = zp_word(client->orig.ip, 3);
+		zp_barrier();
+		ctx->user_port = zp_htons(client->orig.port);
+	}
+	return ZP_PROCEED;
+}
+
+int zp_getpeername6(struct bpf_sock_addr *ctx)
+{
+	struct zp_client *client;
+	struct zp_ip shown;
+
+	zp_get_ip6(ctx, shown.ip);
+	client = __sock_steer_rev(ctx, shown.ip);
+	if (client)
+		zp_put_ip6(ctx, client->orig.ip, client->orig.port);
+	return ZP_PROCEED;
+}
+
+/* Runs for every socket of the machine; only steered ones have storage. */
+int zp_sock_release(struct bpf_sock *ctx)
+{
+	struct zp_client *client = zp_sock.sk_storage_get(ctx, 0, 0);
+	u64 cookie;
+
+	if (client) {
+		cookie = client->cookie;
+		zp_conn.delete(&cookie);
+	}
+	return ZP_PROCEED;
+}

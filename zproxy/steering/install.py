@@ -1,0 +1,137 @@
+"""Put a node's maps and programs in place: adopt what is pinned, upgrade it, or load afresh.
+
+1. Nothing pinned: compile, load, pin, sign.
+2. Pinned from the same sources: adopt; nothing is compiled and no connection notices.
+3. Same maps, other programs (a new version, or a start that was interrupted): load the new programs on the
+   pinned maps, swap them in every link, then take their pins over. Enrolled pods stay steered throughout.
+4. Anything else: replaced when no pod is enrolled in it, refused otherwise, because throwing the maps away
+   would let the pods' traffic out in the clear.
+"""
+
+import logging
+import os
+
+from zproxy.errors import SteeringError
+from zproxy.steering import build, links, source, syscall
+from zproxy.steering.hooks import HOOKS, Place
+from zproxy.steering.layout import COOKIE, LAYOUT
+from zproxy.steering.objects import Objects, Unusable, open_maps, open_programs
+from zproxy.steering.pins import NodePins, entries, remove_tree
+
+_log = logging.getLogger(__name__)
+
+
+def install(pins: NodePins) -> Objects:
+    """Return the node's maps and programs, signed by this build. Blocks for a second at most."""
+    wanted = source.build_hash(source.flatten(source.directory()), source.cflags())
+    if strangers := pins.strangers():
+        raise SteeringError(
+            f"{strangers[0]} is not zproxy's, so nothing in {pins.directory} is touched; remove it, or "
+            "run under another --node"
+        )
+    if not entries(pins.maps):
+        return _load_afresh(pins, wanted)
+    try:
+        objects = open_maps(pins)
+    except Unusable as finding:
+        _replace(pins, finding)
+        return _load_afresh(pins, wanted)
+    try:
+        if not _adopt(pins, objects, wanted):
+            _upgrade(pins, objects, wanted)
+    except BaseException:
+        objects.close()
+        raise
+    return objects
+
+
+def _load_afresh(pins: NodePins, wanted: str) -> Objects:
+    list(remove_tree(pins.directory))
+    for directory in (pins.directory, pins.maps, pins.programs, pins.links, pins.pods):
+        directory.mkdir(mode=0o700, parents=True)
+    try:
+        build.load(pins.maps, pins.programs)
+        objects = open_maps(pins)
+        try:
+            open_programs(pins, objects)
+            objects.sign(wanted)
+        except BaseException:
+            objects.close()
+            raise
+    except BaseException as error:
+        list(remove_tree(pins.directory))
+        if isinstance(error, Unusable):
+            raise SteeringError(
+                f"{error} although it has just been made; the installation is damaged"
+            ) from error
+        raise
+    return objects
+
+
+def _adopt(pins: NodePins, objects: Objects, wanted: str) -> bool:
+    meta = objects.meta
+    if (meta.layout, meta.build) != (LAYOUT, wanted):
+        return False
+    try:
+        open_programs(pins, objects)
+    except Unusable as finding:
+        _log.warning("%s; loading it again", finding)
+        objects.close_programs()
+        return False
+    list(remove_tree(pins.programs_new))
+    _refresh(pins, objects)
+    _log.info("adopted the eBPF programs pinned in %s", pins.directory)
+    return True
+
+
+def _upgrade(pins: NodePins, objects: Objects, wanted: str) -> None:
+    list(remove_tree(pins.programs_new))
+    pins.programs_new.mkdir(mode=0o700)
+    build.load(pins.maps, pins.programs_new)
+    try:
+        open_programs(pins, objects, upgraded=True)
+    except Unusable as finding:
+        raise SteeringError(
+            f"{finding} although it has just been made; the installation is damaged"
+        ) from finding
+    _refresh(pins, objects)
+    list(remove_tree(pins.programs))
+    pins.programs_new.rename(pins.programs)
+    objects.sign(wanted)
+    _log.info("upgraded the eBPF programs pinned in %s", pins.directory)
+
+
+def _refresh(pins: NodePins, objects: Objects) -> None:
+    """Let every link that is pinned run this build's program."""
+    for name, hook in HOOKS.items():
+        if hook.place in (Place.ROOT, Place.OWN):
+            links.refresh(pins.links / hook.pin, objects.programs[name])
+            continue
+        for directory in pins.pod_directories():
+            for pin in entries(directory):
+                if pin.name.partition("-")[0] == hook.pin:
+                    links.refresh(pin, objects.programs[name])
+
+
+def _replace(pins: NodePins, finding: Unusable) -> None:
+    if _has_pods(pins):
+        raise SteeringError(
+            f"{finding}, and pods are enrolled there; unenroll them with the version that enrolled them, "
+            f"or drop their steering with `rm -r {pins.directory}`"
+        )
+    _log.warning("%s; no pod is enrolled there, so it is replaced", finding)
+
+
+def _has_pods(pins: NodePins) -> bool:
+    if pins.pod_directories():
+        return True
+    try:
+        fd = syscall.obj_get(pins.maps / "zp_pods")
+    except OSError:
+        return False
+    try:
+        return syscall.map_next_key(fd, None, COOKIE.size) is not None
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
