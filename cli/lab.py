@@ -1,0 +1,46 @@
+"""`zproxy lab up|prove|exec|down`: two nodes and two pods on this machine, to try and to prove everything."""
+
+import click
+from zproxy_cli import prove as prove_noun
+from zproxy_cli.output import output_option, say
+
+
+@click.group("lab")
+def command() -> None:
+    """Two nodes with a daemon each, a client pod and a server pod, in network namespaces of this machine."""
+
+
+@command.command("up")
+def lab_up() -> None:
+    """Build the lab; where it is up already, say so."""
+    from zproxy.lab.lifecycle import up
+
+    up(say)
+
+
+@command.command("prove")
+@output_option
+def lab_prove(output: str) -> None:
+    """Prove the five claims between the lab's pods."""
+    from zproxy.lab.layout import APP_PORTS, CLIENT, SERVER
+
+    prove_noun.show(CLIENT, SERVER, APP_PORTS, output)
+
+
+@command.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("pod")
+@click.argument("argv", metavar="-- COMMAND [ARGUMENT]...", nargs=-1, required=True, type=click.UNPROCESSED)
+def lab_exec(pod: str, argv: tuple[str, ...]) -> None:
+    """Run a command in the network of a pod; its exit status is this command's."""
+    from zproxy.lab.inside import become
+    from zproxy.lab.lifecycle import open_pod
+
+    become(open_pod(pod), argv)
+
+
+@command.command("down")
+def lab_down() -> None:
+    """Remove everything of the lab, also what is left of one that was killed."""
+    from zproxy.lab.lifecycle import down
+
+    down(say)

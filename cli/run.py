@@ -1,0 +1,41 @@
+"""`zproxy run`: the node daemon, in the foreground."""
+
+from pathlib import Path
+
+import click
+from zproxy_cli.session import Session, pass_session
+
+from zproxy.config import STATE_ROOT
+from zproxy.errors import ConfigError
+
+
+@click.command(name="run")
+@click.option("--node", metavar="NAME", help="This node's name, as workloads in the mesh have it.")
+@click.option(
+    "--config",
+    "config",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The mesh, in ztunnel's LOCAL_XDS shape (YAML).",
+)
+@click.option(
+    "--ca-dir",
+    type=click.Path(path_type=Path),
+    default=STATE_ROOT / "ca",
+    show_default=True,
+    metavar="DIR",
+    help="The embedded CA; made the first time. Nodes that share it trust each other.",
+)
+@pass_session
+def command(session: Session, node: str | None, config: Path, ca_dir: Path) -> None:
+    """Run the daemon of a node until SIGTERM; logs go to stdout.
+
+    Pods that were enrolled when the last daemon of this node ended are taken up again.
+    """
+    name = node or session.node_name
+    if not name:
+        raise ConfigError("which node is this? give --node NAME, as in the `node:` of its workloads")
+    from zproxy.app import Options, run
+
+    run(Options(name, config, ca_dir, verbose=session.verbosity > 0))

@@ -1,0 +1,93 @@
+"""Jobs: started in a namespace, found by their command line, stopped for certain."""
+
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.netns import Namespace, namespace
+from zproxy.lab import jobs
+from zproxy.lab.jobs import Job
+from zproxy.net.netns import Netns
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def pod() -> Iterator[Namespace]:
+    with namespace() as made:
+        yield made
+
+
+@pytest.fixture
+def job(pod: Namespace, tmp_path: Path) -> Iterator[Job]:
+    log = tmp_path / "app.log"
+    job = Job("HTTP app", pod.name, "zproxy.lab.app", ("--port", "8080", "--log", str(log)), log)
+    yield job
+    jobs.stop([job])
+
+
+def _wait_until_gone(pid: int) -> None:
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([fd], [], [], 5)[0], f"{pid} is still there"
+    finally:
+        os.close(fd)
+
+
+def test_a_job_runs_in_its_namespace_and_is_found(job: Job, pod: Namespace) -> None:
+    pid = jobs.start(job)
+    assert jobs.running(job) == (pid,)
+    with Netns.of_pid(pid) as where:
+        assert where.key == pod.netns.key
+    assert os.getsid(pid) == pid
+
+
+def test_stop_ends_it_and_says_so(job: Job) -> None:
+    pid = jobs.start(job)
+    assert jobs.stop([job]) == [f"HTTP app, pid {pid}"]
+    assert jobs.running(job) == ()
+    assert jobs.stop([job]) == []
+
+
+def test_a_process_with_another_command_line_is_left_alone(job: Job, tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", "import sys; sys.stdin.read()", *job.argv]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE) as bystander:
+        assert jobs.running(job) == ()
+        assert jobs.stop([job]) == []
+        assert bystander.poll() is None
+        bystander.communicate()
+
+
+def test_what_ignores_sigterm_is_killed(job: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stubborn = tmp_path / "stubborn.py"
+    stubborn.write_text(
+        "import signal, sys\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('deaf', flush=True)\nsignal.pause()\n"
+    )
+    monkeypatch.setattr(jobs, "_STOP_S", 0.3)
+    deaf = Job("deaf", job.netns, "runpy", (str(stubborn),), tmp_path / "deaf.log")
+    pid = jobs.start(deaf)
+    deadline = time.monotonic() + 10
+    while jobs.last_words(deaf) != "deaf":
+        assert time.monotonic() < deadline, jobs.last_words(deaf)
+    assert jobs.stop([deaf]) == [f"deaf, pid {pid}"]
+    _wait_until_gone(pid)
+
+
+def test_the_last_words_say_why_it_ended(job: Job) -> None:
+    broken = job._replace(arguments=("--port", "none", "--log", str(job.log)))
+    _wait_until_gone(jobs.start(broken))
+    assert "invalid int value: 'none'" in jobs.last_words(broken)
+    os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_job_without_a_log_has_no_last_words(job: Job) -> None:
+    assert jobs.last_words(job) == "(no output)"

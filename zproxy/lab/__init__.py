@@ -1,0 +1,1 @@
+"""A two-node laboratory on one machine, and the five proofs."""

@@ -1,0 +1,89 @@
+"""The lab as values: two nodes on one link, one pod each, their names and addresses.
+
+Addresses are those of the article this lab re-enacts: nodes in 172.18.0.0/24, pods in 10.244.N.0/24.
+"""
+
+from typing import Final, NamedTuple
+
+
+class NodeSite(NamedTuple):
+    """A node: a network namespace that routes between its pod and the other node."""
+
+    name: str
+    netns: str
+    ip4: str
+    ip6: str
+    pod_gateway4: str
+    """The node's own address on the pod's link."""
+    pod_gateway6: str
+
+
+class PodSite(NamedTuple):
+    """A pod: a network namespace with one veth into its node."""
+
+    namespace: str
+    name: str
+    service_account: str
+    netns: str
+    ip4: str
+    ip6: str
+    pod_net4: str
+    """The pod network of its node, which the other node routes to."""
+    pod_net6: str
+
+    @property
+    def pod(self) -> str:
+        """`namespace/name`, as commands take and print it."""
+        return f"{self.namespace}/{self.name}"
+
+
+class Layout(NamedTuple):
+    """The whole lab. `pods[i]` ALWAYS runs on `nodes[i]`."""
+
+    nodes: tuple[NodeSite, NodeSite]
+    pods: tuple[PodSite, PodSite]
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """Names of all its network namespaces, pods first: the order in which they may go."""
+        return tuple(pod.netns for pod in self.pods) + tuple(node.netns for node in self.nodes)
+
+
+NODE_PREFIX4: Final = 24
+NODE_PREFIX6: Final = 64
+APP_PORTS: Final = (8080, 8081)
+"""Where the HTTP app in the server pod listens."""
+CLIENT: Final = "demo/client"
+SERVER: Final = "demo/server"
+
+
+def make_layout(node_prefix: str = "zproxy-", pod_prefix: str = "") -> Layout:
+    """Return the lab; the prefixes keep a test's namespaces apart from a running lab's."""
+    return Layout(
+        nodes=(_node(node_prefix, "a", 1), _node(node_prefix, "b", 2)),
+        pods=(_pod(pod_prefix, "client", 1), _pod(pod_prefix, "server", 2)),
+    )
+
+
+def _node(prefix: str, letter: str, number: int) -> NodeSite:
+    return NodeSite(
+        name=f"node-{letter}",
+        netns=f"{prefix}node-{letter}",
+        ip4=f"172.18.0.{number + 2}",
+        ip6=f"fd00:172:18::{number + 2}",
+        pod_gateway4=f"10.244.{number}.1",
+        pod_gateway6=f"fd00:10:244:{number}::1",
+    )
+
+
+def _pod(prefix: str, name: str, number: int) -> PodSite:
+    return PodSite(
+        namespace="demo",
+        name=name,
+        service_account=name,
+        netns=f"{prefix}demo-{name}",
+        ip4=f"10.244.{number}.5",
+        ip6=f"fd00:10:244:{number}::5",
+        pod_net4=f"10.244.{number}.0/24",
+        pod_net6=f"fd00:10:244:{number}::/64",
+    )
