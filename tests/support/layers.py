@@ -70,7 +70,7 @@ def _fault(name: str, file: str, layer: str, row: Layer) -> str:
     if not top:
         return f"{name}: relative imports are not used here"
     if top == "zproxy_cli":
-        return "" if layer == "cli" else f"{layer} may not import {name}: nothing is below the command line"
+        return "" if "cli" in {layer, *row.project} else f"{layer} may not import {name}"
     if top == "zproxy":
         is_fine = rest in {"", "__version__"} or _inside(rest, layer) or _allowed(rest, file, row.project)
         return "" if is_fine else f"{layer}/{file} may not import {name}"

@@ -1,8 +1,8 @@
-"""Throw-away network namespaces for tests: named zpt-PID-N-LABEL, joined by veth, removed whatever happens.
+"""Throw-away network namespaces for tests: named zpt-PID-N-LABEL, joined by veth, always removed.
 
-The builder calls `ip` in batches, so that a pair costs some ten milliseconds. IPv6 addresses are added without duplicate
-address detection: a tentative address refuses bind() for a second. No link-local address is generated, so
-nothing that a test did not cause goes over the wire.
+The builder calls `ip` in batches: a pair costs some ten milliseconds. IPv6 addresses are added without duplicate
+address detection, because a tentative address refuses bind() for a second. No link-local address is generated,
+so nothing that a test did not cause goes over the wire.
 """
 
 import itertools
@@ -21,6 +21,7 @@ PREFIX = f"zpt-{os.getpid()}-"
 _numbers = itertools.count(1)
 
 T = TypeVar("T")
+Socket = socket.socket
 
 
 @dataclass(slots=True)
@@ -42,13 +43,13 @@ class Namespace:
         """Call `work` inside, see `Netns.run`."""
         return self.netns.run(work)
 
-    def socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, proto: int = 0) -> socket.socket:
+    def socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, proto: int = 0) -> Socket:
         """Open a socket that belongs to this namespace; blocking calls on it give up after 5 s."""
         made = self.run(lambda: socket.socket(family, kind, proto))
         made.settimeout(5)
         return made
 
-    def listen(self, port: int, ip: str = "::", backlog: int = 64) -> socket.socket:
+    def listen(self, port: int, ip: str = "::", backlog: int = 64) -> Socket:
         """Open a TCP listener inside; `::` takes both families."""
         listener = self.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -61,7 +62,11 @@ class Namespace:
     def execute(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a program inside through `ip netns exec`; raise CalledProcessError when it fails."""
         return subprocess.run(
-            ["ip", "netns", "exec", self.name, *command], capture_output=True, text=True, check=True, timeout=30
+            ["ip", "netns", "exec", self.name, *command],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
         )
 
     def sysctl(self, key: str, value: str) -> None:
@@ -84,7 +89,9 @@ def namespace(label: str = "ns") -> Iterator[Namespace]:
 
 
 @contextmanager
-def pair(left: str = "client", right: str = "server", *, v4: bool = True, v6: bool = True) -> Iterator[tuple[Namespace, Namespace]]:
+def pair(
+    left: str = "client", right: str = "server", *, v4: bool = True, v6: bool = True
+) -> Iterator[tuple[Namespace, Namespace]]:
     """Make two namespaces joined by a veth called eth0 on both sides, each the other's default route."""
     with ExitStack() as stack:
         sides = (stack.enter_context(namespace(left)), stack.enter_context(namespace(right)))
@@ -96,15 +103,17 @@ def join(left: Namespace, right: Namespace, *, v4: bool = True, v6: bool = True)
     """Put a veth between two namespaces with addresses of a subnet that no other pair of this process has."""
     number = next(_numbers)
     ip("link", "add", "eth0", "netns", left.name, "type", "veth", "peer", "name", "eth0", "netns", right.name)
-    for host, (side, other) in enumerate(((left, right), (right, left)), start=1):
+    for host, side in enumerate((left, right), start=1):
         lines = ["link set eth0 addrgenmode none", "link set eth0 up"]
         if v4:
             side.ip4 = _ip4(number, host)
             lines += [f"addr add {side.ip4}/24 dev eth0", f"route add default via {_ip4(number, 3 - host)}"]
         if v6:
             side.ip6 = _ip6(number, host)
-            lines += [f"addr add {side.ip6}/64 dev eth0 nodad", f"-6 route add default via {_ip6(number, 3 - host)}"]
-        del other
+            lines += [
+                f"addr add {side.ip6}/64 dev eth0 nodad",
+                f"route add default via {_ip6(number, 3 - host)}",
+            ]
         batch(side.name, lines)
 
 

@@ -1,0 +1,71 @@
+# Everything that a developer or CI runs. Each target first installs what is missing (.ci/bootstrap), and that takes
+# no time when nothing is. Arguments for pytest, or for uv in `make lock`, go into ARGS: make test ARGS="-k tunnel".
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+
+# ip, tc and bpftool live in sbin, which a user's PATH may lack.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+BIN := .venv/bin
+# The resolver behind `make lock`: it pins for every Python and machine at once. Nothing else needs it.
+UV := 0.13.9
+
+.PHONY: help install demo test test-unit test-root lint lint-code lint-format lint-types lint-bpf fmt lock clean clean-root
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: ## Install what is missing: Debian packages (needs root) and .venv with the zproxy command
+	@.ci/bootstrap
+
+demo: install ## Build the lab, prove the five claims on its live pods, take it down again (needs root)
+	@trap 'status=$$?; $(BIN)/zproxy lab down || status=1; exit $$status' EXIT; \
+	set -e; \
+	$(BIN)/zproxy lab up; \
+	$(BIN)/zproxy lab prove
+
+test: install ## Run every test and check, as CI does (needs root)
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-unit: install ## Run the tests and checks that need neither root nor BPF
+	@$(BIN)/python -m pytest -m "not root" $(ARGS)
+
+test-root: install ## Run the tests that load BPF and make network namespaces (needs root)
+	@$(BIN)/python -m pytest -m root $(ARGS)
+
+lint: lint-code lint-format lint-types lint-bpf ## Check code, format and types; changes nothing
+
+lint-code: install
+	@$(BIN)/ruff check --quiet
+
+lint-format: install
+	@$(BIN)/ruff format --check
+
+lint-types: install
+	@$(BIN)/mypy --no-error-summary
+
+lint-bpf: install
+	@find bpf -name '*.[ch]' -exec $(BIN)/clang-format --dry-run -Werror {} +
+
+fmt: install ## Format the code, and mend what the linter can mend by itself
+	@$(BIN)/ruff check --fix --quiet || true
+	@$(BIN)/ruff format --quiet
+	@find bpf -name '*.[ch]' -exec $(BIN)/clang-format -i {} +
+
+lock: ## Pin the dependencies anew, with hashes (ARGS=--upgrade takes the newest)
+	@set -e; tool=$$(mktemp -d); trap 'rm -rf -- "$$tool"' EXIT; \
+	/usr/bin/python3 -m venv "$$tool"; \
+	"$$tool/bin/pip" install --quiet --disable-pip-version-check uv==$(UV); \
+	"$$tool/bin/uv" pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --custom-compile-command "make lock" --quiet $(ARGS) --output-file requirements.lock
+
+clean: ## Delete what was built or cached in this directory, .venv too
+	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-root: install ## Remove what a broken off lab or test run left in the kernel (needs root)
+	@$(BIN)/zproxy lab down
+	@ip netns list | awk '/^zpt-/ { print $$1 }' | xargs --no-run-if-empty --max-args=1 ip netns delete
+	@find /sys/fs/bpf/zproxy -mindepth 1 -maxdepth 1 -name 'zpt-*' -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,45 @@
+"""Rules for every test: root where it is asked for, never a skip, nothing left in the kernel."""
+
+import os
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from tests.support import leftovers
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Make a root test without root an error with a sentence."""
+    if item.get_closest_marker("root") and os.geteuid() != 0:
+        pytest.fail(
+            "this test needs root, for BPF and network namespaces; run it as root, "
+            "or run `make test-unit`, which leaves such tests out",
+            pytrace=False,
+        )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Make a skip a failure: what cannot run here must say so in red."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and skips are not allowed: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail the run when its root tests have left something in the kernel."""
+    if os.geteuid() != 0 or not any(item.get_closest_marker("root") for item in request.session.items):
+        yield
+        return
+    before = leftovers.snapshot()
+    yield
+    left = leftovers.added(before, within_s=leftovers.PATIENCE_S)
+    if left:
+        pytest.fail(
+            "the tests left behind:\n  " + "\n  ".join(left) + "\nremove it with `make clean-root`",
+            pytrace=False,
+        )

@@ -1,0 +1,121 @@
+"""Steering with nothing behind it: a node's hooks in the kernel, and the listeners that they send traffic to."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
+
+from tests.support.netns import PREFIX, Namespace
+from zproxy.config import INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT
+from zproxy.model.addr import Endpoint, canonical_ip
+from zproxy.steering.objects import open_maps
+from zproxy.steering.pins import NodePins
+from zproxy.steering.steering import PodSteering, Steering, remove
+
+
+SO_ORIGINAL_DST = 80
+
+
+class Arrival(NamedTuple):
+    """One accepted connection: who dialled, what they dialled, and the address that took it."""
+
+    sock: socket.socket
+    peer: Endpoint
+    original: Endpoint | None
+    local: Endpoint
+
+    @classmethod
+    def take(cls, listener: socket.socket) -> "Arrival":
+        """Accept, waiting for as long as the listener's timeout."""
+        sock, peer = listener.accept()
+        return cls(sock, endpoint(peer), original_destination(sock), endpoint(sock.getsockname()))
+
+
+class Straw:
+    """A pod's listeners on 15001 and 15006."""
+
+    def __init__(self, pod: Namespace) -> None:
+        self.pod = pod
+        self.outbound = pod.listen(OUTBOUND_PORT)
+        self.plaintext = pod.listen(INBOUND_PLAINTEXT_PORT)
+
+    def steering(self, *, ips: tuple[str, ...] | None = None) -> PodSteering:
+        """Return what Steering.attach is to be given."""
+        return PodSteering(
+            netns=self.pod.netns,
+            cookie=self.pod.netns.cookie(),
+            name=f"test/{self.pod.name}",
+            uid=f"uid-of-{self.pod.name}",
+            ips=self.pod.ips if ips is None else ips,
+            interfaces=(self.pod.interface,),
+            plaintext_listener=self.plaintext.fileno(),
+        )
+
+    def close(self) -> None:
+        """Close both listeners."""
+        self.outbound.close()
+        self.plaintext.close()
+
+
+@contextmanager
+def node_steering(label: str = "bpf") -> Iterator[Steering]:
+    """Open a node's steering under a name of this process, and take it down with its pins."""
+    node = f"{PREFIX}{label}"
+    try:
+        steering = Steering.open(node)
+        try:
+            yield steering
+        finally:
+            steering.close()
+    finally:
+        remove(node)
+
+
+@contextmanager
+def attached(steering: Steering, pod: Namespace, ips: tuple[str, ...] | None = None) -> Iterator[Straw]:
+    """Give `pod` a straw and switch its steering on for the block."""
+    with ExitStack() as stack:
+        straw = Straw(pod)
+        stack.callback(straw.close)
+        wanted = straw.steering(ips=ips)
+        stack.callback(steering.detach, wanted.cookie)
+        steering.attach(wanted)
+        yield straw
+
+
+def dial(pod: Namespace, ip: str, port: int) -> socket.socket:
+    """Connect from inside `pod`; the family is the address's."""
+    sock = pod.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET)
+    try:
+        sock.connect((ip, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def size_of(name: str, label: str = "bpf") -> int:
+    """Return how many elements a hash map of `node_steering(label)` has."""
+    objects = open_maps(NodePins(f"{PREFIX}{label}"))
+    try:
+        return sum(1 for _ in objects.elements(name))
+    finally:
+        objects.close()
+
+
+def endpoint(address: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
+    """Return a socket address in canonical form."""
+    return Endpoint(canonical_ip(address[0]), address[1])
+
+
+def original_destination(sock: socket.socket) -> Endpoint | None:
+    """Ask the kernel as a proxy does: SO_ORIGINAL_DST of either family, None when neither answers."""
+    for level, size, family in ((socket.SOL_IP, 16, socket.AF_INET), (socket.IPPROTO_IPV6, 28, socket.AF_INET6)):
+        try:
+            raw = sock.getsockopt(level, SO_ORIGINAL_DST, size)
+        except OSError:
+            continue
+        assert (len(raw), int.from_bytes(raw[:2], "little")) == (size, family)
+        ip = raw[4:8] if family == socket.AF_INET else raw[8:24]
+        return Endpoint(socket.inet_ntop(family, ip), int.from_bytes(raw[2:4], "big"))
+    return None
