@@ -29,12 +29,15 @@ def lab_prove(output: str) -> None:
 
 @command.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("pod")
-@click.argument("argv", metavar="-- COMMAND [ARGUMENT]...", nargs=-1, required=True, type=click.UNPROCESSED)
-def lab_exec(pod: str, argv: tuple[str, ...]) -> None:
+@click.argument("words", metavar="-- COMMAND [ARGUMENT]...", nargs=-1, required=True, type=click.UNPROCESSED)
+def lab_exec(pod: str, words: tuple[str, ...]) -> None:
     """Run a command in the network of a pod; its exit status is this command's."""
     from zproxy.lab.inside import become
     from zproxy.lab.lifecycle import open_pod
 
+    argv = words[1:] if words[0] == "--" else words
+    if not argv:
+        raise click.UsageError("no command after --")
     become(open_pod(pod), argv)
 
 

@@ -1,5 +1,6 @@
 """`zproxy bpf map` against the installed bpftool: the same bytes, sentences and exit status."""
 
+import itertools
 import os
 import shutil
 import socket
@@ -17,9 +18,12 @@ from zproxy_cli.main import zproxy
 
 from tests.support.bpf_maps import Shape, Types, bpffs, freeze, loaded, made, map_id, program, push
 from tests.support.btf import BtfBuilder
+from tests.support.netns import PREFIX, Namespace
+from tests.support.straw import Straw, dial
 from zproxy.steering.btf import load_vmlinux
 from zproxy.steering.dump_entries import possible_cpus
 from zproxy.steering.info import map_info
+from zproxy.steering.pins import NodePins
 from zproxy.steering.syscall import map_keys, map_update, obj_pin
 
 pytestmark = pytest.mark.root
@@ -586,3 +590,18 @@ def test_a_large_map_prints_alike(view: tuple[str, ...]) -> None:
             map_update(fd, struct.pack("=I", number), bytes(64))
         dumped = ours(*view, "map", "dump", "id", str(map_id(fd)))
         assert dumped == bpftool(*view, "map", "dump", "id", str(map_id(fd)))
+
+
+def test_our_own_maps_print_alike_with_a_pod_and_its_connection_in_them(
+    straw: Straw, pod: Namespace, peer: Namespace
+) -> None:
+    node = f"{PREFIX}bpf"
+    maps = NodePins(node).maps
+    names = sorted(path.name for path in maps.iterdir())
+    assert {"zp_pods", "zp_conn"} <= set(names)
+    with dial(pod, peer.ip4, 80), dial(pod, peer.ip6, 80):
+        for name, verb, view in itertools.product(names, ("show", "dump"), VIEWS):
+            theirs = bpftool(*view, "map", verb, "pinned", str(maps / name))
+            assert ours(*view, "map", verb, name, "--node", node) == theirs
+        assert b'"orig_port": 80' in ours("map", "dump", "zp_conn", "--node", node).stdout
+    assert straw.pod is pod

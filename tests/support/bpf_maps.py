@@ -1,4 +1,4 @@
-"""Maps of any kind made by raw bpf(2), and a bpffs of one's own to pin them in."""
+"""Maps and small programs made by raw bpf(2), and a bpffs of one's own to pin them in."""
 
 import ctypes
 import os
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from zproxy.steering.info import map_info
 from zproxy.steering.syscall import Command, bpf_fd
 
-MAP_CREATE, PROG_LOAD, BTF_LOAD, MAP_FREEZE = 0, 5, 18, 22
+MAP_CREATE, PROG_LOAD, PROG_ATTACH, PROG_DETACH, BTF_LOAD, MAP_FREEZE = 0, 5, 8, 9, 18, 22
 
 
 class Types(NamedTuple):
@@ -70,14 +70,28 @@ def loaded(blob: bytes) -> Iterator[int]:
 
 
 @contextmanager
-def program(kind: int = 1) -> Iterator[int]:
-    """Load a program that returns 0 (kind 1 is socket_filter) and yield its descriptor."""
-    code = ctypes.create_string_buffer(struct.pack("=BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0))
+def program(kind: int = 1, attach_type: int = 0, name: str = "") -> Iterator[int]:
+    """Load a program that returns 1 (kind 1 is socket_filter) and yield its descriptor."""
+    code = ctypes.create_string_buffer(struct.pack("=BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0))
     licence = ctypes.create_string_buffer(b"GPL")
-    fd = bpf_fd(PROG_LOAD, struct.pack("=IIQQ", kind, 2, ctypes.addressof(code), ctypes.addressof(licence)))
+    places = ctypes.addressof(code), ctypes.addressof(licence)
+    attr = struct.pack("=IIQQIIQII16sII", kind, 2, *places, 0, 0, 0, 0, 0, name.encode(), 0, attach_type)
+    fd = bpf_fd(PROG_LOAD, attr)
     try:
         yield fd
     finally:
+        os.close(fd)
+
+
+@contextmanager
+def attached_to_cgroup(prog_fd: int, cgroup: Path, attach_type: int, flags: int) -> Iterator[None]:
+    """Attach without a link: flags 0 excludes every other program, 2 allows them."""
+    fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        bpf_fd(PROG_ATTACH, struct.pack("=IIII", fd, prog_fd, attach_type, flags))
+        yield
+    finally:
+        bpf_fd(PROG_DETACH, struct.pack("=III", fd, prog_fd, attach_type))
         os.close(fd)
 
 

@@ -98,7 +98,7 @@ class Node:
 
 
 class TwoNodes:
-    """`client` and `server` are pods, `a` and `b` their nodes; both are enrolled by `enroll`."""
+    """`client` and `server` are pods, `a` and `b` their nodes; enrolled by `two_nodes`."""
 
     def __init__(self, directory: Path, client: Namespace, server: Namespace) -> None:
         self.client, self.server = client, server
@@ -122,8 +122,10 @@ class TwoNodes:
         self.a.start()
         self.b.start()
 
-    def enroll(self) -> None:
+    def enroll_client(self) -> None:
         self.a.client.call("enroll", pod="demo/client", netns=self.client.name)
+
+    def enroll_server(self) -> None:
         self.b.client.call("enroll", pod="demo/server", netns=self.server.name)
 
     def dial(self, port: int = 8080, ip: str | None = None) -> socket.socket:
@@ -131,19 +133,35 @@ class TwoNodes:
         to = ip or self.server.ip4
         sock = self.client.socket(socket.AF_INET6 if ":" in to else socket.AF_INET)
         sock.settimeout(WAIT_S)
-        sock.connect((to, port))
+        try:
+            sock.connect((to, port))
+        except OSError:
+            sock.close()
+            raise
         return sock
 
 
+def exchange(sock: socket.socket, data: bytes) -> bytes:
+    """Send `data`, return the first answer and close; raise ConnectionError when the connection is reset.
+
+    A reset can meet the app in connect() already, in send() or in recv(): dial inside the same `raises`.
+    """
+    with sock:
+        sock.sendall(data)
+        return sock.recv(65536)
+
+
 @contextmanager
-def two_nodes(directory: Path) -> Iterator[TwoNodes]:
-    """Make everything, start both daemons and enrol both pods."""
+def two_nodes(directory: Path, *, only_client: bool = False) -> Iterator[TwoNodes]:
+    """Make everything, start both daemons and enrol both pods, or one."""
     with ExitStack() as stack:
         nodes = TwoNodes(directory, *stack.enter_context(pair()))
         stack.callback(nodes.b.clean)
         stack.callback(nodes.a.clean)
         nodes.start()
-        nodes.enroll()
+        nodes.enroll_client()
+        if not only_client:
+            nodes.enroll_server()
         yield nodes
 
 

@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 
 from tests.support.ca import SpiffeCa, shared_ca
 from tests.support.mesh import mesh, workload
-
 from zproxy.config import Deadlines, Limits
 from zproxy.hbone.client import ClientTunnel
 from zproxy.hbone.pool import Pool

@@ -12,7 +12,6 @@ from zproxy.steering.objects import open_maps
 from zproxy.steering.pins import NodePins
 from zproxy.steering.steering import PodSteering, Steering, remove
 
-
 SO_ORIGINAL_DST = 80
 
 
@@ -110,7 +109,10 @@ def endpoint(address: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
 
 def original_destination(sock: socket.socket) -> Endpoint | None:
     """Ask the kernel as a proxy does: SO_ORIGINAL_DST of either family, None when neither answers."""
-    for level, size, family in ((socket.SOL_IP, 16, socket.AF_INET), (socket.IPPROTO_IPV6, 28, socket.AF_INET6)):
+    for level, size, family in (
+        (socket.SOL_IP, 16, socket.AF_INET),
+        (socket.IPPROTO_IPV6, 28, socket.AF_INET6),
+    ):
         try:
             raw = sock.getsockopt(level, SO_ORIGINAL_DST, size)
         except OSError:

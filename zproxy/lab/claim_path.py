@@ -24,7 +24,7 @@ def prove_endpoints(seen: Observation) -> Proof:
     evidence = (
         Evidence(_tcpdump(seen, "tcp port 15008"), tuple(_talkers(hbone))),
         Evidence(_node_command(seen), tuple(_nodes(seen))),
-        *(Evidence(answer.command, (_origin_line(answer),)) for answer in seen.answers),
+        *_origins(seen),
         Evidence(
             f"nsenter --net={seen.target.row.netns_path} tcpdump -ni lo 'tcp[tcpflags] == tcp-syn'",
             tuple(f"{count} connections to the app from {ip}" for ip, count in arrivals.items())
@@ -47,10 +47,14 @@ def prove_tunnels(seen: Observation) -> Proof:
     carried = [_outbound(seen, answer) for answer in seen.answers]
     known = [row for row in carried if row is not None]
     used = [row for row in seen.source.tunnels if row.id in {c.tunnel for c in known}]
+    node = seen.source.row.node
     outer = sorted({p.src for p in seen.wire() if p.dst == _peer(seen)})
     evidence = (
-        Evidence("zproxy connections", tuple(_connection_line(row) for row in known) or ("(nothing)",)),
-        Evidence("zproxy tunnels", tuple(_tunnel_lines(seen, used)) or ("(nothing)",)),
+        Evidence(
+            f"zproxy --node {node} connections",
+            tuple(_connection_line(row) for row in known) or ("(nothing)",),
+        ),
+        Evidence(f"zproxy --node {node} tunnels", tuple(_tunnel_lines(seen, used)) or ("(nothing)",)),
         Evidence(
             _tcpdump(seen, "tcp dst port 15008"),
             tuple(f"outer connection {end} > {_peer(seen)}" for end in outer) or ("(nothing)",),
@@ -115,6 +119,11 @@ def _origin(answer: Answer) -> str:
         return Endpoint.parse(found).ip
     except (ValueError, KeyError, TypeError, AttributeError):
         return ""
+
+
+def _origins(seen: Observation) -> Iterator[Evidence]:
+    for command in dict.fromkeys(answer.command for answer in seen.answers):
+        yield Evidence(command, tuple(_origin_line(a) for a in seen.answers if a.command == command))
 
 
 def _origin_line(answer: Answer) -> str:

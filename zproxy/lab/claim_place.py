@@ -52,7 +52,8 @@ def _capabilities(pod: PodEvidence) -> Evidence:
 
 def _steering(pod: PodEvidence) -> Evidence:
     return Evidence(
-        f"zproxy bpf map dump zp_pods   # cookie {pod.row.cookie}", pod.steering or ("(nothing)",)
+        f"zproxy --node {pod.row.node} bpf map dump zp_pods   # cookie {pod.row.cookie}",
+        pod.steering or ("(nothing)",),
     )
 
 

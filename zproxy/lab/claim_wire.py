@@ -27,7 +27,7 @@ def prove_stream(seen: Observation) -> Proof:
         Evidence(_tcpdump(seen, f"host {seen.target.address}"), tuple(_protocols(seen))),
         Evidence(_tcpdump(seen, "tcp port 15008", "-X"), tuple(_record_lines(seen)) or ("(nothing)",)),
         Evidence(
-            f"the same, searched for {seen.marker.decode()} and for the app's answers",
+            f"{_tcpdump(seen, 'tcp', '-A')} | grep {seen.marker.decode()}   # and the app's answers",
             (
                 f"on the wire of both pods: {found} times",
                 f"on loopback in {seen.source.row.pod}, between app and straw: {control} times",

@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -19,6 +20,7 @@ from zproxy.net.netns import Netns
 
 _STOP_S: Final = 8.0
 """A job gets this long after SIGTERM (a daemon drains for up to 5 s), then SIGKILL."""
+_EXEC_S: Final = 1.0
 
 
 class Job(NamedTuple):
@@ -49,7 +51,11 @@ def start(job: Job) -> int:
         return os.posix_spawn(sys.executable, argv, inside.environment(), file_actions=actions, setsid=True)
 
     with Netns.named(job.netns) as netns:
-        return netns.run(spawn)
+        pid = netns.run(spawn)
+    deadline = time.monotonic() + _EXEC_S
+    while not _argv(pid) and time.monotonic() < deadline:  # spawn returns a moment before exec has shown it
+        time.sleep(0.001)
+    return pid
 
 
 def running(job: Job) -> tuple[int, ...]:
@@ -85,11 +91,16 @@ def last_words(job: Job, lines: int = 5) -> str:
 
 
 def _is(job: Job, pid: int) -> bool:
+    return _argv(pid)[1:] == job.argv
+
+
+def _argv(pid: int) -> tuple[str, ...]:
+    """Return the command line of a process; empty for a zombie, and for one that is gone."""
     try:
-        argv = Path(f"/proc/{pid}/cmdline").read_bytes()
+        text = Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return False
-    return tuple(argv.decode(errors="replace").split("\0")[1:-1]) == job.argv
+        return ()
+    return tuple(text.decode(errors="replace").split("\0")[:-1])
 
 
 def _hold(job: Job, pid: int) -> int | None:

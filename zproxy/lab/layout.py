@@ -57,18 +57,18 @@ CLIENT: Final = "demo/client"
 SERVER: Final = "demo/server"
 
 
-def make_layout(node_prefix: str = "zproxy-", pod_prefix: str = "") -> Layout:
-    """Return the lab; the prefixes keep a test's namespaces apart from a running lab's."""
+def make_layout(prefix: str = "") -> Layout:
+    """Return the lab; a prefix keeps the nodes and namespaces of a second one apart from the first's."""
     return Layout(
-        nodes=(_node(node_prefix, "a", 1), _node(node_prefix, "b", 2)),
-        pods=(_pod(pod_prefix, "client", 1), _pod(pod_prefix, "server", 2)),
+        nodes=(_node(prefix, "a", 1), _node(prefix, "b", 2)),
+        pods=(_pod(prefix, "client", 1), _pod(prefix, "server", 2)),
     )
 
 
 def _node(prefix: str, letter: str, number: int) -> NodeSite:
     return NodeSite(
-        name=f"node-{letter}",
-        netns=f"{prefix}node-{letter}",
+        name=f"{prefix}node-{letter}",
+        netns=f"{prefix}zproxy-node-{letter}",
         ip4=f"172.18.0.{number + 2}",
         ip6=f"fd00:172:18::{number + 2}",
         pod_gateway4=f"10.244.{number}.1",

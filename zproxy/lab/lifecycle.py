@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 
 
 class Lab(NamedTuple):
-    """The lab of this machine. There is ONE: nodes are named, and so are their control sockets and pins."""
+    """A lab. Users have ONE: its namespaces, control sockets and pins have names to rely on."""
 
     layout: Layout = make_layout()
     directory: Path = RUN_ROOT / "lab"
@@ -68,7 +68,7 @@ class Lab(NamedTuple):
 def up(say: Say, lab: Lab | None = None) -> None:
     """Build the lab, or say that it is there. What a killed lab left is removed first."""
     lab = lab or Lab()
-    with _alone(lab):
+    with _alone(lab, say):
         if _is_whole(lab):
             say("the lab is already up")
         else:
@@ -86,7 +86,7 @@ def up(say: Say, lab: Lab | None = None) -> None:
 def down(say: Say, lab: Lab | None = None) -> None:
     """Remove everything of the lab, whatever state it is in."""
     lab = lab or Lab()
-    with _alone(lab):
+    with _alone(lab, say):
         removed = _take_down(lab)
     for item in removed:
         say(f"removed: {item}")
@@ -95,7 +95,7 @@ def down(say: Say, lab: Lab | None = None) -> None:
 
 
 @contextlib.contextmanager
-def _alone(lab: Lab) -> Iterator[None]:
+def _alone(lab: Lab, say: Say) -> Iterator[None]:
     """Let one `up` or `down` work at a time; the lock is on the parent directory, which stays."""
     if os.geteuid() != 0:
         raise RequirementError(
@@ -104,10 +104,12 @@ def _alone(lab: Lab) -> Iterator[None]:
     lab.directory.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(lab.directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another `zproxy lab` to end")
+            fcntl.flock(fd, fcntl.LOCK_EX)
         yield
-    except BlockingIOError as error:
-        raise ZproxyError("another `zproxy lab` is at work; wait until it has ended") from error
     finally:
         os.close(fd)
 

@@ -47,8 +47,11 @@ def find(pod: str, daemons: Mapping[str, Daemon]) -> tuple[PodRow, Daemon]:
         for row in daemon.call("pods"):
             if row["pod"] == pod:
                 return PodRow.of(row), daemon
-    where = f"on {' or '.join(daemons)}" if daemons else "because no zproxy daemon runs here"
-    raise EnrollError(f"{pod} is not enrolled {where}; enrol it with `zproxy enroll {pod}`")
+    if not daemons:
+        raise EnrollError(
+            f"no zproxy daemon runs on this machine, so {pod} is not enrolled; see `zproxy run`"
+        )
+    raise EnrollError(f"{pod} is not enrolled on {' or '.join(daemons)}; enrol it with `zproxy enroll {pod}`")
 
 
 def observe(source: str, target: str, ports: tuple[int, ...], daemons: Mapping[str, Daemon]) -> Observation:

@@ -53,7 +53,12 @@ def curl(netns: Netns, to: Endpoint, path: str) -> Answer:
     except RequirementError as missing:
         raise RequirementError("curl is not installed: apt-get install curl") from missing
     body, _, measured = out.rpartition(b"\n")
-    return _answer(f"curl -s {url}", body, measured.decode(), error.decode().strip() if status else "")
+    return _answer(
+        f"nsenter --net={netns.path} curl -s '{url}'",
+        body,
+        measured.decode(),
+        error.decode().strip() if status else "",
+    )
 
 
 def datagram(source: Netns, target: Netns, src_ip: str, dst_ip: str, payload: bytes) -> Datagram:
@@ -64,10 +69,10 @@ def datagram(source: Netns, target: Netns, src_ip: str, dst_ip: str, payload: by
         source.run(lambda: _bound(family, src_ip)) as sender,
     ):
         to = receiver.getsockname()[:2]
-        sender.sendto(payload, to)
         try:
+            sender.sendto(payload, to)
             arrived = receiver.recv(len(payload) + 1) == payload
-        except TimeoutError:
+        except OSError:  # refused, unreachable, or nothing came in time
             arrived = False
         return Datagram(Endpoint(*sender.getsockname()[:2]), Endpoint(*to), payload, arrived)
 
@@ -93,10 +98,15 @@ def temporary_app(netns: Netns, ports: tuple[int, ...]) -> Iterator[None]:
 
 def _wait_for_listeners(netns: Netns, process: subprocess.Popen[bytes], ports: tuple[int, ...]) -> None:
     deadline = time.monotonic() + _APP_START_S
-    while not set(ports) <= {entry.local.port for entry in sockets.tcp_listeners(netns)}:
+    while not set(ports) <= _ports_of(process.pid, netns):
         if process.poll() is not None or time.monotonic() > deadline:
             raise ZproxyError(f"the temporary app did not start on ports {ports} in {netns.path}")
         time.sleep(0.02)
+
+
+def _ports_of(pid: int, netns: Netns) -> set[int]:
+    listeners = sockets.tcp_listeners(netns)
+    return {entry.local.port for entry in listeners if pid in (owner.pid for owner in entry.owners)}
 
 
 def _bound(family: int, ip: str) -> socket.socket:

@@ -2,8 +2,10 @@
 
 The socket towards the app is bound to the client's address and marked 0x111; with tcp_fwmark_accept the
 app's accepted socket inherits the mark from the SYN, and the rule sends what is marked so to table 100,
-where everything is local. Numbers are Istio's. tcp_tw_reuse=1 is for the other direction: all of the
-pod's connections share one rewritten destination, and with it one range of source ports.
+where everything is local. fwmark_reflect does the same for what no socket answers: without it the RST of
+a closed app port would leave by eth0, towards the real client, and the connect would time out. Numbers are
+Istio's. tcp_tw_reuse=1 is for the other direction: all of the pod's connections share one rewritten
+destination, and with it one range of source ports.
 """
 
 import errno
@@ -19,7 +21,13 @@ from zproxy.config import SOURCE_MARK, SOURCE_MARK_MASK, SOURCE_RULE_PRIORITY, S
 from zproxy.errors import EnrollError
 from zproxy.net.netns import Netns
 
-SYSCTLS: Final = {"net/ipv4/tcp_fwmark_accept": "1", "net/ipv4/tcp_tw_reuse": "1"}
+SYSCTLS: Final = {
+    "net/ipv4/tcp_fwmark_accept": "1",  # serves IPv6 too
+    "net/ipv4/fwmark_reflect": "1",
+    "net/ipv6/fwmark_reflect": "1",  # absent where the kernel runs without IPv6
+    "net/ipv4/tcp_tw_reuse": "1",
+}
+PROC_SYS: Final = Path("/proc/sys")
 T = TypeVar("T")
 
 _GONE: Final = frozenset({errno.ENOENT, errno.ESRCH, errno.EAFNOSUPPORT, errno.ENODEV})
@@ -119,11 +127,12 @@ def _route(family: int, lo: int) -> dict[str, Any]:
 
 
 def _swap_sysctls() -> dict[str, str]:
-    former = {name: (Path("/proc/sys") / name).read_text().strip() for name in SYSCTLS}
-    _write_sysctls(SYSCTLS)
+    present = [name for name in SYSCTLS if (PROC_SYS / name).exists()]
+    former = {name: (PROC_SYS / name).read_text().strip() for name in present}
+    _write_sysctls({name: SYSCTLS[name] for name in present})
     return former
 
 
 def _write_sysctls(values: dict[str, str]) -> None:
     for name, value in values.items():
-        (Path("/proc/sys") / name).write_text(value)
+        (PROC_SYS / name).write_text(value)

@@ -26,7 +26,9 @@ def test_each_pod_is_in_its_nodes_network_and_in_no_other() -> None:
 
 
 def test_a_prefix_keeps_layouts_apart() -> None:
-    assert not set(make_layout().namespaces) & set(make_layout("zpt-1-", "zpt-1-").namespaces)
+    one, other = make_layout(), make_layout("zpt-1-")
+    assert not set(one.namespaces) & set(other.namespaces)
+    assert not {node.name for node in one.nodes} & {node.name for node in other.nodes}
 
 
 def _within(ip: str, net: str) -> bool:

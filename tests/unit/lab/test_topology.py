@@ -17,8 +17,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture
 def layout() -> Iterator[Layout]:
-    prefix = f"zpt-{os.getpid()}-"
-    layout = make_layout(node_prefix=prefix, pod_prefix=prefix)
+    layout = make_layout(f"zpt-{os.getpid()}-")
     try:
         yield layout
     finally:

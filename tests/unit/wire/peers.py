@@ -1,4 +1,4 @@
-"""HTTP/2 peers in memory: two of our machines, one of ours against raw frames, and events that can be compared."""
+"""HTTP/2 peers in memory: two of our machines, or one against raw frames, and events to compare."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -17,9 +17,10 @@ FRAMES = st.builds(
     frame, st.integers(0, 10), st.integers(0, 255), st.integers(0, 9), st.binary(max_size=300)
 ) | st.sampled_from(
     [
-        request(3), request(5, ends=True), data(1, bytes(50)), data(1, b"", frames.END_STREAM), data(3, bytes(900)),
-        frames.rst_stream(1, 8), frames.rst_stream(3, 8), frames.window_update(0, 1000), frames.window_update(1, 7),
-        frame(frames.PING, 0, 0, bytes(8)), frame(frames.HEADERS, 4, 1, b"\x88"), frame(frames.GOAWAY, 0, 0, bytes(8)),
+        request(3), request(5, ends=True), data(1, bytes(50)), data(1, b"", frames.END_STREAM),
+        data(3, bytes(900)), frames.rst_stream(1, 8), frames.rst_stream(3, 8), frames.window_update(0, 1000),
+        frames.window_update(1, 7), frame(frames.PING, 0, 0, bytes(8)), frame(frames.GOAWAY, 0, 0, bytes(8)),
+        frame(frames.HEADERS, frames.END_HEADERS, 1, b"\x88"),
     ]
 )  # fmt: skip
 
@@ -31,9 +32,8 @@ def drive(connection: HboneConnection, raw: bytes, sizes: random.Random) -> bool
         size = sizes.choice((1, 9, 10, 40, 1000))
         try:
             events = connection.receive(memoryview(raw)[at : at + size])
-        except RemoteProtocolError as error:
-            assert isinstance(error.code, ErrorCode)
-            assert take(connection)
+        except RemoteProtocolError:
+            assert frames.head(0, frames.GOAWAY, 0, 0)[3:] in take(connection)
             return False
         at += size
         for event in events:
@@ -84,7 +84,9 @@ def test_random_frames_are_events_or_an_error(role: Role, soup: list[bytes], see
     flips=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), min_size=1, max_size=5),
     seed=st.integers(0, 1000),
 )
-def test_honest_traffic_with_flipped_bytes_is_events_or_an_error(flips: list[tuple[int, int]], seed: int) -> None:
+def test_honest_traffic_with_flipped_bytes_is_events_or_an_error(
+    flips: list[tuple[int, int]], seed: int
+) -> None:
     raw = bytearray(
         b"".join(request(n) + data(n, bytes(300)) + data(n, b"", frames.END_STREAM) for n in range(1, 20, 2))
     )

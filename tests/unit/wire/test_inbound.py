@@ -76,7 +76,10 @@ CONNECTION_ERRORS = {
         PROTOCOL,
     ),
     "DATA inside a header block": (frame(frames.HEADERS, 0, 3, b"\x82") + data(1, b"x"), PROTOCOL),
-    "PING inside a header block": (frame(frames.HEADERS, 0, 3) + frame(frames.PING, 0, 0, bytes(8)), PROTOCOL),
+    "PING inside a header block": (
+        frame(frames.HEADERS, 0, 3) + frame(frames.PING, 0, 0, bytes(8)),
+        PROTOCOL,
+    ),
     "an unknown frame inside a header block": (frame(frames.HEADERS, 0, 3) + frame(0x42, 0, 3), PROTOCOL),
     "a block with an index into nothing": (request(3, block=b"\xff\x20"), COMPRESSION),
     "a truncated block": (request(3, block=b"\x00\x05ab"), COMPRESSION),
@@ -297,7 +300,9 @@ def test_streams_beyond_the_limit_are_refused_and_counted_again_when_one_ends() 
 def crossing(stream: Stream) -> bytes:
     """Build what an honest peer may have under way when we reset its stream."""
     trailers = frame(frames.HEADERS, frames.END_HEADERS | END, stream.id, literal("x", "1"))
-    return data(stream.id, bytes(400)) + frames.window_update(stream.id, 9) + trailers + frames.rst_stream(1, 8)
+    return (
+        data(stream.id, bytes(400)) + frames.window_update(stream.id, 9) + trailers + frames.rst_stream(1, 8)
+    )
 
 
 def test_frames_that_cross_our_reset_are_dropped_and_cost_no_window() -> None:
@@ -364,10 +369,10 @@ def test_a_smaller_initial_window_makes_windows_negative_until_they_are_made_up_
 def test_settings_bind_us() -> None:
     connection = HboneConnection(Role.CLIENT, Limits())
     connection.start()
-    assert not connection.is_ready
+    was_ready = connection.is_ready
     (event,) = connection.receive(memoryview(settings(s3=7, s4=10, s5=20_000)))
     assert event == PeerReady()
-    assert connection.is_ready
+    assert (was_ready, connection.is_ready) == (False, True)
     assert connection.max_streams == 7
     stream = dial(connection)
     assert connection.budget(stream) == 10
@@ -410,7 +415,9 @@ FLOODS = {
     "unknown frames": itertools.repeat(frame(0x42)),
     "rapid reset": (request(n) + frames.rst_stream(n, 8) for n in itertools.count(3, 2)),
     "streams beyond the limit": (request(n) for n in itertools.count(3, 2)),
-    "resets that we are made to send": (request(n) + frames.window_update(n, 0) for n in itertools.count(3, 2)),
+    "resets that we are made to send": (
+        request(n) + frames.window_update(n, 0) for n in itertools.count(3, 2)
+    ),
 }
 
 

@@ -45,7 +45,7 @@ def server() -> HboneConnection:
 
 
 def merged(events: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
-    """Join the data of a stream that came in several batches; what stands between belongs to no stream's order."""
+    """Join the data of a stream that came in several batches; the other events keep their order."""
     whole: dict[object, bytes] = {}
     others = []
     for event in events:
@@ -74,7 +74,8 @@ def test_the_busy_bytes_mean_what_they_should() -> None:
     expected = b"first" + bytes(3000) + b"padded" + b"last"
     assert (1, expected) in WHOLE
     assert [event[0] for event in WHOLE[:-1]] == [
-        "PeerReady", "StreamRequested", "StreamRequested", "StreamEnded", "StreamEnded", "StreamReset", "PeerDraining",
+        "PeerReady", "StreamRequested", "StreamRequested", "StreamEnded", "StreamEnded", "StreamReset",
+        "PeerDraining",
     ]  # fmt: skip
 
 

@@ -21,8 +21,8 @@ def test_nothing_is_never_announced() -> None:
 def test_a_window_that_is_drained_always_opens_again(size: int, steps: list[int]) -> None:
     window = ReceiveWindow(size)
     taken = announced = 0
-    for step in steps:
-        step = min(step, window.available)
+    for wanted in steps:
+        step = min(wanted, window.available)
         window.available -= step
         taken += step
         announced += window.give(step)

@@ -13,7 +13,7 @@ MAP: Final = "zp_pods"
 
 
 def pod_entry(node: str, cookie: int, root: Path = PIN_ROOT) -> tuple[str, ...]:
-    """Return what is pinned for the namespace with this cookie, a line each; nothing if it is not steered."""
+    """Return what is pinned for the namespace with this cookie as lines; nothing if it is not steered."""
     pins = NodePins(node, root)
     try:
         fd = obj_get(pins.maps / MAP)
@@ -31,5 +31,9 @@ def pod_entry(node: str, cookie: int, root: Path = PIN_ROOT) -> tuple[str, ...]:
     ingress = f"plain ingress to {entry.plaintext_port}, HBONE {entry.hbone_port}"
     return (
         f"{MAP}[{cookie}]: {entry.name}, {egress}, {ingress}",
-        *(f"link {path}" for path in (*entries(pins.links), *entries(pins.pod(cookie)))),
+        *(_pinned(directory) for directory in (pins.links, pins.pod(cookie))),
     )
+
+
+def _pinned(directory: Path) -> str:
+    return f"links in {directory}: {', '.join(path.name for path in entries(directory)) or '(none)'}"

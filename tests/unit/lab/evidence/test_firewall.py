@@ -44,10 +44,10 @@ def test_native_nftables_is_counted_and_a_redirection_recognised() -> None:
         assert rules(pod.netns) == Rules(3, 0, 2)
 
 
-def test_a_table_without_a_tool_to_read_it_is_said_to_be_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    with namespace() as pod:
+def test_a_table_without_a_tool_to_read_it_is_said_to_be_unknown() -> None:
+    with namespace() as pod, pytest.MonkeyPatch.context() as patch:
         pod.execute(_tool("iptables-legacy"), "-A", "INPUT", "-j", "ACCEPT")
-        monkeypatch.setenv("PATH", "/nonexistent")
+        patch.setenv("PATH", "/nonexistent")
         assert "iptables-save is not installed" in rules(pod.netns).unknown
 
 

@@ -33,11 +33,12 @@ def pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NodePins:
 
 
 def test_a_pods_entry_and_links_are_told(pinned: NodePins, tmp_path: Path) -> None:
-    entry, link = steering.pod_entry("node-a", 17, tmp_path)
+    entry, shared, own = steering.pod_entry("node-a", 17, tmp_path)
     assert (
         entry == "zp_pods[17]: demo/client, egress to 10.244.1.5:15001, plain ingress to 15006, HBONE 15008"
     )
-    assert link == f"link {pinned.pod(17)}/sk_lookup"
+    assert shared == f"links in {pinned.links}: (none)"
+    assert own == f"links in {pinned.pod(17)}: sk_lookup"
 
 
 @pytest.mark.usefixtures("pinned")
