@@ -14,6 +14,7 @@ static __always_inline void zp_lookup_flow(struct bpf_sk_lookup *ctx, struct zp_
 	if (ctx->family == ZP_AF_INET) {
 		zp_set_ip4(flow->src_ip, ctx->remote_ip4);
 		zp_set_ip4(flow->dst_ip, ctx->local_ip4);
+		zp_barrier();
 	} else {
 		zp_word(flow->src_ip, 0) = ctx->remote_ip6[0];
 		zp_word(flow->src_ip, 1) = ctx->remote_ip6[1];

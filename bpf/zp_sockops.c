@@ -15,6 +15,7 @@ static __always_inline void zp_local_ip(struct bpf_sock_ops *ctx, u8 *ip)
 {
 	if (ctx->family == ZP_AF_INET) {
 		zp_set_ip4(ip, ctx->local_ip4);
+		zp_barrier();
 		return;
 	}
 	zp_word(ip, 0) = ctx->local_ip6[0];
@@ -27,6 +28,7 @@ static __always_inline void zp_remote_ip(struct bpf_sock_ops *ctx, u8 *ip)
 {
 	if (ctx->family == ZP_AF_INET) {
 		zp_set_ip4(ip, ctx->remote_ip4);
+		zp_barrier();
 		return;
 	}
 	zp_word(ip, 0) = ctx->remote_ip6[0];

@@ -13,7 +13,6 @@
 #define ZP_SOL_IP	   0
 #define ZP_SOL_IPV6	   41
 #define ZP_SO_ORIGINAL_DST 80
-#define ZP_PAGE		   4096
 
 struct zp_sockaddr4 {
 	u16 family;
@@ -68,9 +67,6 @@ int zp_getsockopt(struct bpf_sockopt *ctx)
 {
 	struct zp_origin *orig;
 
-	/* A value beyond a page is not ours, and the call fails unless the program says "unchanged". */
-	if (ctx->optlen > ZP_PAGE)
-		ctx->optlen = 0;
 	if (ctx->optname != ZP_SO_ORIGINAL_DST || (ctx->level != ZP_SOL_IP && ctx->level != ZP_SOL_IPV6))
 		return 1;
 	orig = zp_orig.sk_storage_get(ctx->sk, 0, 0);

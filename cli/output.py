@@ -51,18 +51,6 @@ def print_rows(
         note(nothing)
 
 
-def print_record(record: Row, output: str = "table") -> None:
-    """Print one thing: a line for each key, or an object."""
-    if output == "json":
-        click.echo(json.dumps(dict(record), indent=2, default=str))
-    elif output == "yaml":
-        click.echo(_yaml(dict(record)), nl=False)
-    else:
-        width = max((len(key) for key in record), default=0)
-        for key, value in record.items():
-            click.echo(f"{key + ':':<{width + 1}}{GAP}{cell(value)}")
-
-
 def table(rows: Sequence[Row], columns: Sequence[Column], *, is_wide: bool = False) -> str:
     """Return rows as lines: columns as wide as their widest cell, three spaces between, none at the end."""
     shown = [column for column in columns if is_wide or not column.is_wide]

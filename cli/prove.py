@@ -3,7 +3,7 @@
 import click
 from zproxy_cli.output import fail, output_option, print_rows, say
 
-from zproxy.config import ILLEGAL_PORTS
+from zproxy.model.ports import ILLEGAL
 
 PORT_HELP = "App port in the second pod; may be given again. Where nothing listens, an app does meanwhile."
 
@@ -20,7 +20,7 @@ def command(source: str, target: str, ports: tuple[int, ...], output: str) -> No
 
     Exit status 1 when a claim does not hold.
     """
-    taken = ILLEGAL_PORTS.intersection(ports)
+    taken = ILLEGAL.intersection(ports)
     if taken:
         raise click.BadParameter(f"{min(taken)} is a port of zproxy's own", param_hint="--port")
     show(source, target, tuple(dict.fromkeys(ports)), output)

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from zproxy.errors import RequirementError
 from zproxy.steering.probe import CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN, Facts
 
 OK: Final = "ok"
@@ -66,13 +65,6 @@ def judge(facts: Facts) -> list[Check]:
         named_netns(facts),
         leftovers(facts),
     ]
-
-
-def demand(facts: Facts) -> None:
-    """Raise RequirementError with the first failure, as one sentence with its remedy."""
-    for check in judge(facts):
-        if check.status == FAILED:
-            raise RequirementError(f"{check.check}: {check.detail}; {check.remedy}")
 
 
 def system(facts: Facts) -> Check:

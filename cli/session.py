@@ -1,4 +1,4 @@
-"""What the commands of one invocation share: which node is meant, how much is said, the node's client."""
+"""What the commands of one invocation share: which node is meant, how much is said, the daemons to ask."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,21 +18,12 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 class Session:
     """Made by the `zproxy` group, handed to commands by `pass_session`."""
 
-    __slots__ = ("_client", "node_name", "verbosity")
+    __slots__ = ("node_name", "verbosity")
 
     def __init__(self, node_name: str | None = None, verbosity: int = 0) -> None:
         self.node_name = node_name
         """As the user gave it, None where nobody did."""
         self.verbosity = verbosity
-        self._client: Client | None = None
-
-    def node(self) -> str:
-        """Return the node that is meant: the given one, or the only one that runs here."""
-        if self.node_name:
-            return self.node_name
-        from zproxy.node.client import running_nodes
-
-        return choose(running_nodes())
 
     def clients(self) -> "list[Client]":
         """Return a client for the given node, or for each that runs here; raise when there is none."""
@@ -40,7 +31,9 @@ class Session:
 
         nodes = [self.node_name] if self.node_name else running_nodes()
         if not nodes:
-            choose(nodes)
+            raise RequirementError(
+                "no zproxy daemon runs on this machine: start one with `zproxy run --node NAME --config FILE`"
+            )
         return [Client(node) for node in nodes]
 
     def client_for(self, pod: str) -> "Client":
@@ -56,25 +49,6 @@ class Session:
         raise ConfigError(
             f"unknown pod {pod}: neither {nodes} has it; `zproxy workloads` lists what there is"
         )
-
-    def client(self) -> "Client":
-        """Return the client of that node's daemon, the same one each time."""
-        if self._client is None:
-            from zproxy.node.client import Client
-
-            self._client = Client(self.node())
-        return self._client
-
-
-def choose(nodes: list[str]) -> str:
-    """Return the only one of `nodes`; raise a sentence when there are none or several."""
-    if not nodes:
-        raise RequirementError(
-            "no zproxy daemon runs on this machine: start one with `zproxy run --node NAME --config FILE`"
-        )
-    if len(nodes) > 1:
-        raise ConfigError(f"{' and '.join(nodes)} run on this machine: choose one with --node or ZPROXY_NODE")
-    return nodes[0]
 
 
 def node_option(command: _Command) -> _Command:

@@ -5,6 +5,7 @@ Nothing else constructs its collaborators. Order: lock, mesh, identity, steering
 
 import asyncio
 import contextlib
+import ctypes
 import fcntl
 import logging
 import os
@@ -45,6 +46,7 @@ from zproxy.wire.tls import TlsEngine, choose_engine
 DRAIN_S: Final = 5.0
 """After SIGTERM, how long open connections may go on: ztunnel's CONNECTION_TERMINATION_DEADLINE."""
 RENEW_S: Final = 60.0
+PR_SET_NAME: Final = 15
 
 _log = logging.getLogger("zproxy")
 
@@ -66,6 +68,7 @@ def run(options: Options) -> None:
             "zproxy run needs root (it enters namespaces and loads eBPF); run it with sudo"
         )
     mesh = file.load(options.config)
+    _name_process()
     _raise_file_limit()
     with _only_daemon(options.node), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(options, mesh))
@@ -196,6 +199,11 @@ def _crashed(item: Pollable | Flushable, error: Exception) -> None:
         item.abort(f"{type(error).__name__}: {error}")
     except Exception:  # the object is beyond repair; its fd is closed when it is collected
         _log.exception("cannot close after an internal error")
+
+
+def _name_process() -> None:
+    """Let ss, ps and top show `zproxy` instead of the interpreter."""
+    ctypes.CDLL(None).prctl(PR_SET_NAME, b"zproxy", 0, 0, 0)
 
 
 def _raise_file_limit() -> None:

@@ -1,20 +1,10 @@
-"""Ports, limits and paths: every number that an operator or a peer can observe, with its reason."""
+"""Limits, deadlines and paths: numbers that an operator can observe, each with its reason.
+
+Ports are the mesh's and stand in zproxy.model.ports.
+"""
 
 from pathlib import Path
 from typing import Final, NamedTuple
-
-from zproxy.model import ports
-
-OUTBOUND_PORT: Final = ports.OUTBOUND
-"""The pod's own TCP egress arrives here."""
-INBOUND_PLAINTEXT_PORT: Final = ports.INBOUND_PLAINTEXT
-"""What reaches the pod outside HBONE arrives here."""
-INBOUND_HBONE_PORT: Final = ports.INBOUND_HBONE
-"""Peers dial this: mTLS, HTTP/2 CONNECT."""
-DNS_PORT: Final = ports.DNS
-"""Reserved for the DNS listener."""
-ILLEGAL_PORTS: Final = ports.ILLEGAL
-"""Never a target: reaching one of our own listeners through ourselves would be a loop."""
 
 SOURCE_MARK: Final = 0x111
 """SO_MARK on the leg to the app whose source is the client's address; routes the app's replies back over lo.

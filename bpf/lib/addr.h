@@ -20,7 +20,9 @@
 /* Word `i` of an address; the arrays are aligned for it. */
 #define zp_word(ip, i) (((__be32 *)(ip))[i])
 
-/* Keep clang from merging neighbouring stores to a context, which the verifier takes one field at a time. */
+/* Keep clang from merging accesses to a context: neighbouring stores, or the loads of two branches, which
+ * clang 19 turns into one from a computed address. The verifier takes one field at a fixed offset.
+ */
 #define zp_barrier() asm volatile("" ::: "memory")
 
 static __always_inline void zp_set_ip4(u8 *ip, __be32 address)

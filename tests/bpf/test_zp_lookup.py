@@ -18,7 +18,7 @@ FAMILIES = pytest.mark.parametrize("family", [4, 6])
 def test_without_listener_the_client_is_refused_at_once_and_never_meets_the_app(
     steering: Steering, straw: Straw, pod: Namespace, peer: Namespace, family: int
 ) -> None:
-    before = steering.stats()["no_listener"]
+    before, noted = steering.stats()["no_listener"], size_of("zp_in")
     straw.plaintext.close()
     with pod.listen(8080) as app:
         app.setblocking(False)
@@ -29,7 +29,7 @@ def test_without_listener_the_client_is_refused_at_once_and_never_meets_the_app(
         with pytest.raises(BlockingIOError):
             app.accept()
     assert steering.stats()["no_listener"] == before + 1
-    assert size_of("zp_in") == 0
+    assert size_of("zp_in") == noted
 
 
 def test_a_new_listener_takes_the_place_of_a_closed_one(
@@ -49,7 +49,7 @@ def test_a_listener_that_cannot_take_the_family_means_a_reset(
     straw.plaintext.close()
     straw.plaintext = pod.listen(15006, pod.ip4)
     steering.attach(straw.steering())
-    with pytest.raises(ConnectionRefusedError):
+    with pod.listen(8080), pytest.raises(ConnectionRefusedError):
         dial(peer, pod.ip6, 8080)
     assert steering.stats()["assign_error"] == before + 1
 

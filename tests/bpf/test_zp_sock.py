@@ -264,6 +264,21 @@ def test_a_dissolved_socket_can_be_steered_again(straw: Straw, pod: Namespace) -
         assert sock.getpeername() == ("198.51.100.7", 81)
 
 
+@pytest.mark.parametrize(("own", "port"), [(True, 8080), (False, 15001)])
+def test_a_socket_that_dials_again_after_unenrolment_shows_its_real_peer(
+    steering: Steering, pod: Namespace, peer: Namespace, own: bool, port: int
+) -> None:
+    to = pod if own else peer
+    with attached(steering, pod) as straw:
+        sock = dial(pod, V4, 80)
+        Arrival.take(straw.outbound).sock.close()
+    disconnect(sock)
+    with sock, to.listen(port) as server:
+        sock.connect((to.ip4, port))
+        with Arrival.take(server).sock:
+            assert sock.getpeername() == (to.ip4, port)
+
+
 def test_zp_conn_shows_a_connection_for_as_long_as_its_socket_lives(
     steering: Steering, straw: Straw, pod: Namespace
 ) -> None:
@@ -279,7 +294,9 @@ def test_zp_conn_shows_a_connection_for_as_long_as_its_socket_lives(
 def test_zp_conn_forgets_the_sockets_of_a_killed_process(
     steering: Steering, straw: Straw, pod: Namespace
 ) -> None:
-    hold = "import socket,sys; s=socket.create_connection(sys.argv[1:]); print(1, flush=True); sys.stdin.read()"
+    hold = (
+        "import socket,sys; s=socket.create_connection(sys.argv[1:]); print(1, flush=True); sys.stdin.read()"
+    )
     command = ["ip", "netns", "exec", pod.name, sys.executable, "-c", hold, V4, "80"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as app:
         assert app.stdout is not None

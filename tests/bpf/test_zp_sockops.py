@@ -72,7 +72,9 @@ def test_a_connection_that_a_full_backlog_delays_keeps_its_destination(
 
 def test_plain_tcp_of_the_machine_is_none_of_our_business(steering: Steering) -> None:
     before = steering.stats()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with socket.create_connection(server.getsockname()) as app:
-            assert app.getpeername() == server.getsockname()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as app,
+    ):
+        assert app.getpeername() == server.getsockname()
     assert steering.stats() == before

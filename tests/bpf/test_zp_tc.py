@@ -26,12 +26,13 @@ def address(host: Namespace, family: int) -> str:
 def test_traffic_from_outside_comes_to_15006_with_its_original_destination(
     straw: Straw, pod: Namespace, peer: Namespace, family: int
 ) -> None:
+    noted = size_of("zp_in")
     with pod.listen(8080), dial(peer, address(pod, family), 8080) as client:
         arrival = Arrival.take(straw.plaintext)
         arrival.sock.close()
         assert arrival.local == Endpoint(address(pod, family), 8080)
         assert arrival.peer == Endpoint(address(peer, family), client.getsockname()[1])
-    assert size_of("zp_in") == 0
+    assert size_of("zp_in") == noted
 
 
 def test_a_port_without_listener_is_captured_too(straw: Straw, pod: Namespace, peer: Namespace) -> None:
@@ -65,12 +66,16 @@ def test_an_app_reaches_itself(straw: Straw, pod: Namespace, family: int) -> Non
 def test_a_connection_from_before_enrolment_goes_on(
     steering: Steering, pod: Namespace, peer: Namespace, family: int
 ) -> None:
-    with pod.listen(8080) as app, dial(peer, address(pod, family), 8080) as client:
-        with Arrival.take(app).sock as server, attached(steering, pod):
-            client.sendall(b"ping")
-            assert server.recv(16) == b"ping"
-            server.sendall(b"pong")
-            assert client.recv(16) == b"pong"
+    with (
+        pod.listen(8080) as app,
+        dial(peer, address(pod, family), 8080) as client,
+        Arrival.take(app).sock as server,
+        attached(steering, pod),
+    ):
+        client.sendall(b"ping")
+        assert server.recv(16) == b"ping"
+        server.sendall(b"pong")
+        assert client.recv(16) == b"pong"
 
 
 @FAMILIES
@@ -91,7 +96,7 @@ def test_replies_to_the_proxys_own_connections_pass(
 def test_a_reused_source_port_meets_the_proxy_again(
     straw: Straw, pod: Namespace, peer: Namespace, family: int
 ) -> None:
-    """The proxy closes first, so its side stays in TIME_WAIT, where a SYN finds the app's listener by itself."""
+    """The proxy closes first, so its side is in TIME_WAIT, where a SYN finds the app by itself."""
     with pod.listen(8080):
         for _ in range(5):
             with peer.socket(socket.AF_INET if family == 4 else socket.AF_INET6) as client:
@@ -107,11 +112,12 @@ def test_a_reused_source_port_meets_the_proxy_again(
 @FAMILIES
 def test_syn_cookies_meet_the_proxy(straw: Straw, pod: Namespace, peer: Namespace, family: int) -> None:
     pod.sysctl("ipv4.tcp_syncookies", "2")
+    noted = size_of("zp_in")
     with pod.listen(8080):
         for _ in range(5):
             with dial(peer, address(pod, family), 8080):
                 Arrival.take(straw.plaintext).sock.close()
-    assert size_of("zp_in") == 0
+    assert size_of("zp_in") == noted
 
 
 def test_ip_options_are_no_way_past_the_proxy(straw: Straw, pod: Namespace, peer: Namespace) -> None:
@@ -138,9 +144,7 @@ def test_a_fragment_that_splits_the_tcp_header_is_dropped(
     wait_for(steering, "malformed", before + 1)
 
 
-def test_a_synthetic_syn_is_noted(
-    steering: Steering, straw: Straw, pod: Namespace, peer: Namespace
-) -> None:
+def test_a_synthetic_syn_is_noted(steering: Steering, straw: Straw, pod: Namespace, peer: Namespace) -> None:
     """What the fragment above would have been, in one piece: shows that the tests can tell."""
     before = steering.stats()["inbound_recorded"]
     send_fragment(peer, pod, segment(40406, 8080), more=False)

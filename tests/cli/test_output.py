@@ -14,7 +14,6 @@ from zproxy_cli.output import (
     flush,
     note,
     output_option,
-    print_record,
     print_rows,
     say,
     table,
@@ -104,18 +103,6 @@ def test_a_table_without_rows_has_its_header() -> None:
 )
 def test_every_value_has_a_text(value: object, text: str) -> None:
     assert cell(value) == text
-
-
-def test_one_thing_is_a_line_for_each_key_or_an_object() -> None:
-    @click.command()
-    @output_option
-    def command(output: str) -> None:
-        print_record({"node": "a", "pods": 2}, output)
-
-    run = CliRunner().invoke
-    assert run(command, []).stdout == "node:   a\npods:   2\n"
-    assert json.loads(run(command, ["-o", "json"]).stdout) == {"node": "a", "pods": 2}
-    assert run(command, ["-o", "yaml"]).stdout == "node: a\npods: 2\n"
 
 
 def test_a_failure_is_one_sentence_on_stderr_and_its_status() -> None:

@@ -1,8 +1,8 @@
 """Throw-away network namespaces for tests: named zpt-PID-N-LABEL, joined by veth, always removed.
 
-The builder calls `ip` in batches: a pair costs some ten milliseconds. IPv6 addresses are added without duplicate
-address detection, because a tentative address refuses bind() for a second. No link-local address is generated,
-so nothing that a test did not cause goes over the wire.
+The builder calls `ip` in batches: a pair costs some ten milliseconds. IPv6 addresses are added without
+duplicate address detection, because a tentative address refuses bind() for a second. No link-local address
+is generated, so nothing that a test did not cause goes over the wire.
 """
 
 import itertools

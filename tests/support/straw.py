@@ -1,4 +1,4 @@
-"""Steering with nothing behind it: a node's hooks in the kernel, and the listeners that they send traffic to."""
+"""Steering with nothing behind it: a node's hooks in the kernel, and the listeners they lead to."""
 
 import socket
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from tests.support.netns import PREFIX, Namespace
-from zproxy.config import INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT
+from zproxy.model import ports
 from zproxy.model.addr import Endpoint, canonical_ip
 from zproxy.steering.objects import open_maps
 from zproxy.steering.pins import NodePins
@@ -35,8 +35,8 @@ class Straw:
 
     def __init__(self, pod: Namespace) -> None:
         self.pod = pod
-        self.outbound = pod.listen(OUTBOUND_PORT)
-        self.plaintext = pod.listen(INBOUND_PLAINTEXT_PORT)
+        self.outbound = pod.listen(ports.OUTBOUND)
+        self.plaintext = pod.listen(ports.INBOUND_PLAINTEXT)
 
     def steering(self, *, ips: tuple[str, ...] | None = None) -> PodSteering:
         """Return what Steering.attach is to be given."""

@@ -220,12 +220,14 @@ class Tunnel:
         self._finish(None)
 
     def drain(self) -> None:
-        """Take no more streams; close when the last one ends."""
-        if self.state is not State.OPEN or not self.wire.open_streams:
-            self.close()
+        """Take no more streams and close when the last one ends; one still being opened has waiters."""
+        if self.state is not State.OPEN:
             return
-        self.wire.goaway()
-        self.touch()
+        if self.wire.open_streams:
+            self.wire.goaway()
+            self.touch()
+        else:
+            self.close()
 
     def fail(self, error: ZproxyError) -> None:
         """Close because of `error`; the peer gets what alert or GOAWAY there is."""

@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from zproxy.config import INBOUND_HBONE_PORT
 from zproxy.lab.evidence.packets import TCP, Packet
 from zproxy.lab.observation import Observation
 from zproxy.lab.proof import Evidence, Proof
 from zproxy.lab.rows import ConnectionRow, TunnelRow
 from zproxy.lab.traffic import Answer
+from zproxy.model import ports
 from zproxy.model.addr import Endpoint
 
 _SHOWN: Final = 8
@@ -70,11 +70,11 @@ def prove_tunnels(seen: Observation) -> Proof:
 
 
 def _peer(seen: Observation) -> Endpoint:
-    return Endpoint(seen.target.address, INBOUND_HBONE_PORT)
+    return Endpoint(seen.target.address, ports.INBOUND_HBONE)
 
 
 def _is_hbone(packet: Packet) -> bool:
-    return INBOUND_HBONE_PORT in (packet.src.port, packet.dst.port)
+    return ports.INBOUND_HBONE in (packet.src.port, packet.dst.port)
 
 
 def _reaches_app(seen: Observation, packet: Packet) -> bool:

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import Final
 
-from zproxy.config import INBOUND_HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT
 from zproxy.lab.evidence.sockets import SocketInfo
 from zproxy.lab.observation import Observation, PodEvidence
 from zproxy.lab.proof import Evidence, Proof
+from zproxy.model import ports
 
-MESH_PORTS: Final = (OUTBOUND_PORT, INBOUND_PLAINTEXT_PORT, INBOUND_HBONE_PORT)
+MESH_PORTS: Final = (ports.OUTBOUND, ports.INBOUND_PLAINTEXT, ports.INBOUND_HBONE)
 _WILDCARDS: Final = ("::", "0.0.0.0")  # noqa: S104  # compared with, never bound
 
 

@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from zproxy.config import DNS_PORT, INBOUND_HBONE_PORT
 from zproxy.lab.claim_place import MESH_PORTS, listening
 from zproxy.lab.evidence.firewall import Rules
 from zproxy.lab.evidence.packets import TCP, UDP, Packet
 from zproxy.lab.evidence.tls import Flow, assemble, flows, records
 from zproxy.lab.observation import Observation, PodEvidence
 from zproxy.lab.proof import Evidence, Proof
+from zproxy.model import ports
 
 _NAMES: Final = {TCP: "TCP", UDP: "UDP", 1: "ICMP", 58: "ICMPv6"}
 _NEEDLE: Final = 48
@@ -94,7 +94,7 @@ def _protocols(seen: Observation) -> Iterator[str]:
 
 
 def _hbone_flows(seen: Observation) -> dict[Flow, list[Packet]]:
-    return flows(p for p in seen.wire() if INBOUND_HBONE_PORT in (p.src.port, p.dst.port))
+    return flows(p for p in seen.wire() if ports.INBOUND_HBONE in (p.src.port, p.dst.port))
 
 
 def _record_lines(seen: Observation) -> Iterator[str]:
@@ -174,5 +174,5 @@ def _daemon_udp(pod: PodEvidence) -> Iterator[str]:
         if port not in tcp:
             yield f"no TCP listener is on {port} inside {pod.row.pod}"
     for entry in pod.udp:
-        if pod.daemon.pid in {owner.pid for owner in entry.owners} and entry.local.port != DNS_PORT:
+        if pod.daemon.pid in {owner.pid for owner in entry.owners} and entry.local.port != ports.DNS:
             yield f"the daemon (pid {pod.daemon.pid}) has the UDP socket {entry.local} inside {pod.row.pod}"

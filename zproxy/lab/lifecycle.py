@@ -87,6 +87,7 @@ def down(say: Say, lab: Lab | None = None) -> None:
     """Remove everything of the lab, whatever state it is in."""
     lab = lab or Lab()
     with _alone(lab, say):
+        _refuse_foreign_daemons(lab)
         removed = _take_down(lab)
     for item in removed:
         say(f"removed: {item}")
@@ -132,12 +133,10 @@ def _enrolled(node: str) -> set[str]:
 
 def _refuse_foreign_daemons(lab: Lab) -> None:
     for node, job in zip(lab.layout.nodes, lab.daemons, strict=True):
-        with contextlib.suppress(ZproxyError):
-            Client(node.name).call("status")
-            if not jobs.running(job):
-                raise ConfigError(
-                    f"a daemon that is not the lab's runs for {node.name}; stop it, the lab needs this name"
-                )
+        if not jobs.running(job) and _answers(node.name):
+            raise ConfigError(
+                f"a daemon that is not the lab's runs for {node.name}; stop it, the lab needs this name"
+            )
 
 
 def _build(lab: Lab, say: Say) -> None:

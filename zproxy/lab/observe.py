@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any, Final, NamedTuple, Protocol
 
-from zproxy.config import ILLEGAL_PORTS
 from zproxy.errors import EnrollError, ZproxyError
 from zproxy.lab.evidence import firewall, links, processes, sockets
 from zproxy.lab.evidence.capture import Capture
@@ -15,6 +14,7 @@ from zproxy.lab.observation import Observation, PodEvidence
 from zproxy.lab.rows import ConnectionRow, PodRow, TunnelRow
 from zproxy.lab.traffic import Answer, curl, datagram, temporary_app
 from zproxy.model.addr import Endpoint
+from zproxy.model.ports import ILLEGAL
 from zproxy.net.netns import Netns
 
 REPEATS: Final = 4
@@ -110,7 +110,7 @@ def _choose_ports(target: Netns, ports: tuple[int, ...]) -> tuple[tuple[int, ...
     taken = {entry.local.port for entry in sockets.tcp_listeners(target)}
     wanted = ports
     if len(ports) == 1:
-        free = (port for port in range(ports[0] + 1, 65536) if port not in taken | ILLEGAL_PORTS)
+        free = (port for port in range(ports[0] + 1, 65536) if port not in taken | ILLEGAL)
         wanted = (ports[0], next(free))
     return wanted, tuple(port for port in wanted if port not in taken)
 

@@ -6,11 +6,11 @@ enrolment are left alone: steering looks at connect() and at packets without a s
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Final
 
 from zproxy.errors import EnrollError
 from zproxy.model.workload import Workload
@@ -20,7 +20,7 @@ from zproxy.node.routes import PodNetwork
 from zproxy.proxy.straw import Straw
 from zproxy.steering.steering import PodSteering, Steering
 
-MAX_NAME: Final = 253
+_log = logging.getLogger("zproxy.node")
 
 StrawFactory = Callable[[Workload, Netns], Straw]
 
@@ -95,11 +95,11 @@ async def unenroll(pod: Pod, steering: Steering) -> None:
 
 
 def network_restore(network: PodNetwork, former: dict[str, str]) -> None:
-    """Undo `PodNetwork.prepare`; a namespace that is dying takes its routes along."""
+    """Undo `PodNetwork.prepare` as far as the kernel lets us: a pod that leaves is NEVER held back by it."""
     try:
         network.restore(former)
-    except OSError:
-        return
+    except (OSError, EnrollError) as error:
+        _log.warning("not everything is as it was before enrolment: %s", error)
 
 
 def _check_addresses(workload: Workload, addresses: tuple[str, ...]) -> None:

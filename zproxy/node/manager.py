@@ -11,9 +11,17 @@ from zproxy.config import RUN_ROOT
 from zproxy.errors import EnrollError, ZproxyError
 from zproxy.model.workload import Protocol, Workload
 from zproxy.net.netns import Netns
-from zproxy.node.enroll import StrawFactory, enroll, open_netns, refuse_own_namespace, unenroll
+from zproxy.node.enroll import (
+    StrawFactory,
+    enroll,
+    network_restore,
+    open_netns,
+    refuse_own_namespace,
+    unenroll,
+)
 from zproxy.node.pod import Pod
-from zproxy.node.records import Records
+from zproxy.node.records import Record, Records
+from zproxy.node.routes import PodNetwork
 from zproxy.state.store import Mesh
 from zproxy.steering.steering import Steering
 
@@ -21,7 +29,7 @@ _log = logging.getLogger("zproxy.node")
 
 
 class Manager:
-    """Knows which pods are enrolled. `pods` is changed under `_lock` only."""
+    """Knows which pods are enrolled. `pods` and the records are changed under `_lock` only."""
 
     def __init__(
         self,
@@ -62,12 +70,10 @@ class Manager:
                 self._refuse_taken(handle)
                 if present is not None:  # the same pod in a new sandbox
                     await self._remove(present)
-                enrolled = await enroll(workload, handle, self._steering, self._make_straw)
+                enrolled = await self._add(workload, handle, service_account)
             except BaseException:
                 handle.close()
                 raise
-            self.pods[pod] = enrolled
-            self._records.save(pod, enrolled.record())
         _log.info("enrolled %s in %s as %s", pod, handle, workload.identity)
         return self.row(enrolled) | {"changed": True}
 
@@ -76,32 +82,28 @@ class Manager:
         async with self._lock:
             present = self.pods.get(pod)
             if present is None:
-                raise EnrollError(
-                    f"{pod} is not enrolled on node {self.node}; `zproxy pods` lists those that are"
-                )
+                return await self._release(pod)
             row = self.row(present)
             await self._remove(present)
-            self._records.remove(pod)
         _log.info("unenrolled %s", pod)
         return row | {"state": "unenrolled"}
 
     async def restore(self) -> None:
-        """Enrol again what was enrolled when the last daemon ended; what is gone is collected."""
+        """Enrol again what was enrolled when the last daemon ended; what is gone is collected.
+
+        A pod that is there but cannot be enrolled stays steered, and so refused, until somebody mends that
+        or unenrols it.
+        """
         for record in self._records.load():
-            pod = record["pod"]
-            await asyncio.to_thread(self._steering.detach, int(record.get("cookie", 0)))
             try:
-                await self.enroll(
-                    pod, netns=record.get("netns"), service_account=record.get("service_account")
-                )
+                await self.enroll(record.pod, netns=record.netns, service_account=record.service_account)
             except ZproxyError as error:
-                _log.warning("not enrolled again: %s: %s", pod, error)
-                self._records.remove(pod)
-                continue
-            # The values before the first enrolment, not those that we had set ourselves.
-            enrolled = self.pods[pod]
-            enrolled.former_sysctls = record.get("former_sysctls", enrolled.former_sysctls)
-            self._records.save(pod, enrolled.record())
+                if _is_there(record):
+                    _log.error("not enrolled again, its connections are refused: %s: %s", record.pod, error)
+                else:
+                    _log.warning("not enrolled again, its namespace is gone: %s: %s", record.pod, error)
+                    async with self._lock:
+                        await self._forget(record)
 
     async def close(self) -> None:
         """End every straw and leave steering: without a daemon pods are refused, NEVER in the clear."""
@@ -159,6 +161,53 @@ class Manager:
             if pod.netns.key == netns.key:
                 raise EnrollError(f"{netns.path} is the namespace of {pod.name}, which is enrolled already")
 
+    async def _add(self, workload: Workload, netns: Netns, service_account: str | None) -> Pod:
+        earlier = self._records.get(workload.pod)
+        if earlier is not None and earlier.cookie != netns.cookie():  # of a sandbox that is no longer meant
+            await self._forget(earlier)
+            earlier = None
+        pod = await enroll(workload, netns, self._steering, self._make_straw)
+        if earlier is not None:
+            pod.former_sysctls = earlier.former_sysctls
+        try:
+            self._records.save(pod.record(service_account))
+        except OSError as error:
+            await unenroll(pod, self._steering)
+            raise EnrollError(
+                f"cannot write the record of {pod.name}: {os.strerror(error.errno or 0)}; is {RUN_ROOT} full?"
+            ) from error
+        self.pods[pod.name] = pod
+        return pod
+
     async def _remove(self, pod: Pod) -> None:
         await unenroll(pod, self._steering)
         self.pods.pop(pod.name, None)
+        self._records.remove(pod.name)
+
+    async def _release(self, pod: str) -> dict[str, Any]:
+        """Unenrol what an earlier daemon enrolled and this one could not."""
+        record = self._records.get(pod)
+        if record is None:
+            raise EnrollError(
+                f"{pod} is not enrolled on node {self.node}; `zproxy pods` lists those that are"
+            )
+        await asyncio.to_thread(self._steering.detach, record.cookie)
+        if _is_there(record):
+            with open_netns(pod, record.netns, None) as netns:
+                await asyncio.to_thread(network_restore, PodNetwork(netns), record.former_sysctls)
+        self._records.remove(pod)
+        _log.info("unenrolled %s", pod)
+        return {"pod": pod, "state": "unenrolled", "ips": [], "node": self.node}
+
+    async def _forget(self, record: Record) -> None:
+        await asyncio.to_thread(self._steering.detach, record.cookie)
+        self._records.remove(record.pod)
+
+
+def _is_there(record: Record) -> bool:
+    """Tell whether the namespace is the one that was enrolled, under the path that it had."""
+    try:
+        with open_netns(record.pod, record.netns, None) as found:
+            return found.cookie() == record.cookie
+    except EnrollError:
+        return False

@@ -1,16 +1,16 @@
 """An enrolled pod: its namespace, its straw, and what has to be undone when it leaves."""
 
 from datetime import UTC, datetime
-from typing import Any
 
 from zproxy.model.workload import Workload
 from zproxy.net.netns import Netns
+from zproxy.node.records import Record
 from zproxy.node.routes import PodNetwork
 from zproxy.proxy.straw import Straw
 
 
 class Pod:
-    """Owns the namespace handle and the straw's identity source."""
+    """Owns the namespace handle. `straw` is closed by whoever ends the enrolment."""
 
     def __init__(
         self,
@@ -34,17 +34,10 @@ class Pod:
         """`namespace/name`."""
         return self.workload.pod
 
-    def record(self) -> dict[str, Any]:
-        """Return what a restarted daemon needs to enrol the pod again."""
-        return {
-            "pod": self.name,
-            "service_account": self.workload.service_account,
-            "netns": self.netns.path,
-            "cookie": self.cookie,
-            "former_sysctls": self.former_sysctls,
-        }
+    def record(self, service_account: str | None) -> Record:
+        """Return what a restarted daemon needs to enrol the pod again as it was asked for."""
+        return Record(self.name, self.netns.path, self.cookie, service_account, self.former_sysctls)
 
     def close(self) -> None:
-        """Drop the handles."""
-        self.straw.pod.certificates.close()
+        """Drop the handle."""
         self.netns.close()

@@ -4,7 +4,21 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
+
+
+class Record(NamedTuple):
+    """What has to be known of a pod when the daemon that enrolled it is gone."""
+
+    pod: str
+    """`namespace/name`."""
+    netns: str
+    """Path of its namespace; the file may be another namespace's by now, `cookie` tells."""
+    cookie: int
+    service_account: str | None
+    """As enrolment asked for it; None leaves it to the mesh, which may have changed."""
+    former_sysctls: dict[str, str]
+    """Values before the first enrolment."""
 
 
 class Records:
@@ -14,28 +28,36 @@ class Records:
         self._directory = directory
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def save(self, pod: str, record: dict[str, Any]) -> None:
-        """Write the record of `namespace/name`."""
-        path = self._path(pod)
+    def save(self, record: Record) -> None:
+        """Write a pod's record; raise OSError."""
+        path = self._path(record.pod)
         draft = path.with_suffix(".new")
-        draft.write_text(json.dumps(record, indent=2) + "\n")
+        draft.write_text(json.dumps(record._asdict(), indent=2) + "\n")
         os.replace(draft, path)
+
+    def get(self, pod: str) -> Record | None:
+        """Return the record of `namespace/name`, None when there is none that can be read."""
+        return _read(self._path(pod))
 
     def remove(self, pod: str) -> None:
         """Forget `namespace/name`; idempotent."""
         self._path(pod).unlink(missing_ok=True)
 
-    def load(self) -> Iterator[dict[str, Any]]:
+    def load(self) -> Iterator[Record]:
         """Yield every readable record; one that is not is removed, since it can name no pod."""
         for path in sorted(self._directory.glob("*.json")):
-            try:
-                record = json.loads(path.read_text())
-                if not isinstance(record, dict) or not isinstance(record.get("pod"), str):
-                    raise ValueError("not a record")
-            except (OSError, ValueError):
+            record = _read(path)
+            if record is None:
                 path.unlink(missing_ok=True)
-                continue
-            yield record
+            else:
+                yield record
 
     def _path(self, pod: str) -> Path:
         return self._directory / (pod.replace("/", "_") + ".json")
+
+
+def _read(path: Path) -> Record | None:
+    try:
+        return Record(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None

@@ -2,8 +2,8 @@
 
 import socket
 
-from zproxy.config import ILLEGAL_PORTS
 from zproxy.hbone.client import connect_error
+from zproxy.model import ports
 from zproxy.model.conn import Direction
 from zproxy.net.sockets import close_with_reset, peer_of, tune
 from zproxy.proxy.context import PodContext
@@ -21,7 +21,7 @@ class Plaintext:
         pod = self._pod
         src, dst = peer_of(address), peer_of(sock.getsockname())
         connection = pod.connections.open(pod.name, Direction.INBOUND, src, dst, pod.worker.poller.now)
-        if dst.port in ILLEGAL_PORTS:
+        if dst.port in ports.ILLEGAL:
             close_with_reset(sock)
             text = f"port {dst.port} belongs to the mesh proxy and is no target"
             pod.connections.end(connection, pod.worker.poller.now, text, "DENY")

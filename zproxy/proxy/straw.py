@@ -5,11 +5,11 @@ import itertools
 import socket
 from collections.abc import Callable, Iterator
 
-from zproxy.config import INBOUND_HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT
 from zproxy.errors import EnrollError
 from zproxy.hbone.client import ClientTunnel, TunnelWatcher
 from zproxy.hbone.pool import Pool
 from zproxy.hbone.tunnel import Tunnel
+from zproxy.model import ports
 from zproxy.model.conn import PoolKey
 from zproxy.net.listener import Accepted, Listener
 from zproxy.proxy.context import PodContext
@@ -19,11 +19,14 @@ from zproxy.proxy.plaintext import Plaintext
 
 TunnelView = Tunnel
 """What `tunnels` yields, for those who may not know zproxy.hbone."""
-PORTS = (OUTBOUND_PORT, INBOUND_PLAINTEXT_PORT, INBOUND_HBONE_PORT)
+PORTS = (ports.OUTBOUND, ports.INBOUND_PLAINTEXT, ports.INBOUND_HBONE)
 
 
 class Straw:
-    """Open from construction to `close`; ALWAYS closes every socket that it or its relays opened."""
+    """Open from construction to `close`; ALWAYS closes every socket that it or its relays opened.
+
+    Owns the pod's certificate source, too: who has no straw has no identity.
+    """
 
     def __init__(self, pod: PodContext) -> None:
         self.pod = pod
@@ -64,6 +67,7 @@ class Straw:
         for tunnel in self.tunnels():
             tunnel.close()
         self.pod.worker.poller.flush()
+        self.pod.certificates.close()
 
     def _dial(self, key: PoolKey, watcher: TunnelWatcher) -> ClientTunnel:
         context = self.pod.tls.client()
@@ -76,6 +80,7 @@ class Straw:
         except BaseException:
             for sock in opened:
                 sock.close()
+            self.pod.certificates.close()
             raise
         return tuple(opened)
 

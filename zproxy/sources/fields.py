@@ -19,8 +19,11 @@ Value = TypeVar("Value")
 _EMPTY: Final = re.compile(r"~|null|Null|NULL|")
 _BOOLEAN: Final = re.compile(r"true|false|yes|no|on|off", re.IGNORECASE)
 _NUMBER: Final = re.compile(
-    r"[-+]?(?:0b[01_]+|0o[0-7_]+|0x[0-9a-f_]+|(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:e[-+]?[0-9]+)?|\.inf)|\.nan",
-    re.IGNORECASE,
+    r"""[-+]? (?: 0b[01_]+ | 0o[0-7_]+ | 0x[0-9a-f_]+
+                | (?: [0-9][0-9_]*(?:\.[0-9_]*)? | \.[0-9][0-9_]* ) (?:e[-+]?[0-9]+)?
+                | \.inf )
+        | \.nan""",
+    re.IGNORECASE | re.VERBOSE,
 )
 _DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,9}")
 

@@ -164,7 +164,7 @@ class TypedText:
             if not isinstance(element, Reference) or element.kind not in QUALIFIERS:
                 break
             element = self._btf.type(element.target)
-        if not isinstance(element, Int) or element.size != 1 or not found.length:
+        if not isinstance(element, Int) or element.size != 1:
             return False
         return element.encoding == IntEncoding.CHAR or element.name == "char"
 

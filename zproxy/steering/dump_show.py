@@ -85,7 +85,7 @@ def _listed(maps: Iterable[OpenMap]) -> Iterator[OpenMap]:
     """
     raw = b""
     for opened in maps:
-        raw = object_info(opened.fd, MAP_INFO_SIZE)
+        raw = object_info(opened.fd, MAP_INFO_SIZE, raw)
         yield OpenMap(opened.fd, decode_map_info(raw))
 
 

@@ -14,7 +14,7 @@ class Exemption:
     """Writes zp_exempt, a socket's own storage, through its descriptor: nobody without the map can forge it.
 
     Called for each connection that the proxy opens, so the buffers are made once and the call holds the GIL
-    (it takes 1 us and never blocks). NEVER used by two threads.
+    (it takes 2 us and never blocks). NEVER used by two threads.
     """
 
     __slots__ = ("_address", "_attr", "_call", "_key", "_value")

@@ -6,13 +6,14 @@ the programs ask for first. Detach is the reverse. So no moment exists in which 
 
 import os
 import socket
+import time
 from collections.abc import Iterator, Set
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
-from zproxy.config import INBOUND_HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT
 from zproxy.errors import SteeringError
+from zproxy.model import ports
 from zproxy.net.netns import Netns
 from zproxy.steering import links, syscall
 from zproxy.steering.hooks import HOOKS
@@ -23,6 +24,8 @@ from zproxy.steering.pins import NodePins, entries, interface_pin
 
 INGRESS: Final = "zp_ingress"
 LOOKUP: Final = "zp_lookup"
+DISMANTLE_S: Final = 1.0
+"""How long a namespace whose last process has gone may still look alive."""
 
 
 class PodSteering(NamedTuple):
@@ -99,14 +102,14 @@ class Pods:
             ip6=ip6,
             slot=self._free_slot() if before is None else before.slot,
             generation=1 if before is None else before.generation + 1,
-            outbound_port=OUTBOUND_PORT,
-            plaintext_port=INBOUND_PLAINTEXT_PORT,
-            hbone_port=INBOUND_HBONE_PORT,
+            outbound_port=ports.OUTBOUND,
+            plaintext_port=ports.INBOUND_PLAINTEXT,
+            hbone_port=ports.INBOUND_HBONE,
         )
 
     def _free_slot(self) -> int:
-        taken = {entry.slot for entry in self.entries()}
-        taken |= {POD_IP.unpack(value)["slot"] for _, value in self._objects.elements("zp_podip")}
+        # Every pod has addresses, and one that was cut off while attaching has them before anything else.
+        taken = {POD_IP.unpack(value)["slot"] for _, value in self._objects.elements("zp_podip")}
         slot = next((number for number in range(MAX_PODS) if number not in taken), None)
         if slot is None:
             raise SteeringError(f"this node steers {MAX_PODS} pods already; unenroll some")
@@ -129,13 +132,22 @@ class Pods:
     def _take_over(self, ip: str, holder: int) -> None:
         """Addresses are reused within seconds, faster than the dead are collected."""
         entry = self._entry(holder)
-        lookup = links.describe(self._pins.pod(holder) / HOOKS[LOOKUP].pin)
-        if entry is not None and lookup is not None and lookup.target:
+        if entry is not None and not self._has_died(holder):
             raise SteeringError(
                 f"address {ip} is {entry.name}'s, whose network namespace (cookie {holder}) is alive; "
                 "two pods of a node cannot have one address"
             )
         self.detach(holder)
+
+    def _has_died(self, cookie: int) -> bool:
+        """Whether the pod's link has lost its namespace; the kernel takes a moment to dismantle one."""
+        pin = self._pins.pod(cookie) / HOOKS[LOOKUP].pin
+        patience_ends = time.monotonic() + DISMANTLE_S
+        while (lookup := links.describe(pin)) is not None and lookup.target:
+            if time.monotonic() > patience_ends:
+                return False
+            time.sleep(0.01)
+        return True
 
     def _put_listener(self, pod: PodSteering, entry: PodEntry, undo: ExitStack) -> None:
         table, key = self._objects.maps["zp_lsn"], INDEX.pack(index=entry.slot)
@@ -171,8 +183,10 @@ class Pods:
 
     def _interface_target(self, pod: PodSteering, interface: str) -> Target:
         program, hook = self._objects.programs[INGRESS], HOOKS[INGRESS]
-        with _saying(f"{pod.name} has no interface {interface}"):
+        try:
             index = pod.netns.run(lambda: socket.if_nametoindex(interface))
+        except OSError as error:
+            raise SteeringError(f"{pod.name} has no interface {interface}") from error
         return Target(
             number=index,
             name=f"{interface} of {pod.name}",

@@ -77,9 +77,10 @@ def test_what_does_not_answer_sigterm_is_killed(job: Job, monkeypatch: pytest.Mo
 
 def test_the_last_words_say_why_it_ended(job: Job) -> None:
     broken = job._replace(arguments=("--port", "none", "--log", str(job.log)))
-    _wait_until_gone(jobs.start(broken))
+    pid = jobs.start(broken)
+    _wait_until_gone(pid)
+    os.waitpid(pid, 0)
     assert "invalid int value: 'none'" in jobs.last_words(broken)
-    os.waitpid(-1, os.WNOHANG)
 
 
 def test_a_job_without_a_log_has_no_last_words(job: Job) -> None:

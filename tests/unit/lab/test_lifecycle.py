@@ -1,5 +1,6 @@
 """A lab of its own, built and taken down with the real daemon; broken in every way on the way."""
 
+import contextlib
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +45,16 @@ def _silent(_: str) -> None:
     return
 
 
+class OnlyV6(Client):
+    """A daemon whose pods seem to have no IPv4."""
+
+    def call(self, command: str, **arguments: Any) -> Any:
+        rows = super().call(command, **arguments)
+        if command == "pods":
+            return [row | {"ips": [ip for ip in row["ips"] if ":" in ip]} for row in rows]
+        return rows
+
+
 def _nothing_is_left(lab: Lab) -> None:
     assert topology.present(lab.layout) == []
     assert not any(jobs.running(job) for job in (*lab.daemons, lab.app))
@@ -65,8 +77,13 @@ def _curl(lab: Lab) -> dict[str, str]:
 def test_up_proves_five_claims_and_down_leaves_nothing(lab: Lab, said: list[str]) -> None:
     up(said.append, lab)
     daemons = {node.name: Client(node.name) for node in lab.layout.nodes}
-    for source, target in (("demo/client", "demo/server"), ("demo/server", "demo/client")):
-        proofs = judge(observe(source, target, APP_PORTS, daemons))
+    only_v6 = {node.name: OnlyV6(node.name) for node in lab.layout.nodes}
+    for source, target, through in (
+        ("demo/client", "demo/server", daemons),
+        ("demo/server", "demo/client", daemons),
+        ("demo/client", "demo/server", only_v6),
+    ):
+        proofs = judge(observe(source, target, APP_PORTS, through))
         assert [proof.against for proof in proofs] == [()] * 5
     said.clear()
     up(said.append, lab)
@@ -82,10 +99,6 @@ def test_up_proves_five_claims_and_down_leaves_nothing(lab: Lab, said: list[str]
 
 def _kill_daemons(lab: Lab) -> None:
     _kill([pid for job in lab.daemons for pid in jobs.running(job)])
-
-
-def _kill_one_daemon(lab: Lab) -> None:
-    _kill(jobs.running(lab.daemons[0]))
 
 
 def _kill_app(lab: Lab) -> None:
@@ -111,26 +124,20 @@ def _kill(pids: list[int] | tuple[int, ...]) -> None:
         os.waitpid(pid, 0)
 
 
-BREAKAGES = [
-    _kill_daemons,
-    _kill_one_daemon,
-    _kill_app,
-    _remove_pod_namespace,
-    _unenroll,
-    _lose_the_ready_mark,
-]
+BREAKAGES = [_kill_daemons, _remove_pod_namespace, _kill_app, _unenroll, _lose_the_ready_mark]
 
 
-@pytest.mark.parametrize("breakage", BREAKAGES, ids=lambda breakage: breakage.__name__.strip("_"))
-def test_a_broken_lab_is_rebuilt_by_up(lab: Lab, said: list[str], breakage: Callable[[Lab], None]) -> None:
+def test_a_lab_that_is_broken_in_any_way_is_rebuilt_by_up(lab: Lab) -> None:
     up(_silent, lab)
-    breakage(lab)
-    up(said.append, lab)
-    assert any(line.startswith("removed from a broken lab") for line in said)
-    assert _curl(lab)["origin"].startswith(lab.layout.pods[0].ip4)
+    for breakage in BREAKAGES:
+        breakage(lab)
+        said: list[str] = []
+        up(said.append, lab)
+        assert any(line.startswith("removed from a broken lab") for line in said), breakage.__name__
+        assert _curl(lab)["origin"].startswith(lab.layout.pods[0].ip4), breakage.__name__
 
 
-@pytest.mark.parametrize("breakage", BREAKAGES[:4], ids=lambda breakage: breakage.__name__.strip("_"))
+@pytest.mark.parametrize("breakage", BREAKAGES[:2], ids=lambda breakage: breakage.__name__.strip("_"))
 def test_a_broken_lab_is_removed_by_down(lab: Lab, breakage: Callable[[Lab], None]) -> None:
     up(_silent, lab)
     breakage(lab)
@@ -147,20 +154,25 @@ up(lambda line: print(line, flush=True), Lab(make_layout(sys.argv[1]), RUN_ROOT 
 """
 
 
-@pytest.mark.parametrize(
-    "at", ["(at once)", "network: ", "daemon of zpt", "enrolled demo/client", "enrolled demo/server"]
-)
-def test_an_up_that_was_killed_half_way_is_cleaned_up(lab: Lab, said: list[str], at: str) -> None:
+@pytest.mark.parametrize("at", ["(at once)", "daemon of zpt", "enrolled demo/client"])
+def test_what_an_up_that_was_killed_half_way_leaves_is_removed(lab: Lab, said: list[str], at: str) -> None:
+    _kill_up(lab, at)
+    down(said.append, lab)
+    assert any(line.startswith("removed: network namespace") for line in said)
+    _nothing_is_left(lab)
+
+
+def test_after_an_up_that_was_killed_the_next_one_works(lab: Lab) -> None:
+    _kill_up(lab, "network: ")
+    up(_silent, lab)
+    assert _curl(lab)["origin"].startswith(lab.layout.pods[0].ip4)
+
+
+def _kill_up(lab: Lab, at: str) -> None:
     argv = [sys.executable, "-c", SCRIPT, PREFIX]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, env=inside.environment(), text=True) as process:
-        assert process.stdout is not None
         _wait_for(process, lab, at)
         process.kill()
-    up(said.append, lab)
-    assert any(line.startswith("removed from a broken lab") for line in said)
-    assert _curl(lab)["origin"].startswith(lab.layout.pods[0].ip4)
-    down(_silent, lab)
-    _nothing_is_left(lab)
 
 
 def _wait_for(process: "subprocess.Popen[str]", lab: Lab, at: str) -> None:
@@ -180,13 +192,19 @@ def test_a_daemon_that_cannot_start_says_why_and_leaves_nothing(
     with pytest.raises(ZproxyError, match=r"(?s)daemon of .*node-a ended at once.*colour"):
         up(_silent, lab)
     _nothing_is_left(lab)
+    with contextlib.suppress(
+        ChildProcessError
+    ):  # a command leaves its ended children to init, a test must not
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
-def test_a_node_name_that_someone_else_runs_is_refused(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_name_that_someone_else_runs_is_refused(lab: Lab) -> None:
     up(_silent, lab)
     other = lab._replace(directory=lab.directory.with_name(f"{PREFIX}other"))
-    with pytest.raises(ConfigError, match="a daemon that is not the lab's runs for"):
-        up(_silent, other)
+    for command in (up, down):
+        with pytest.raises(ConfigError, match="a daemon that is not the lab's runs for"):
+            command(_silent, other)
     assert _curl(lab)
 
 

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from tests.support.plane import CLIENT_IP, Plane
 
+from tests.support.plane import CLIENT_IP, Plane
 from zproxy.model.conn import Direction
 
 

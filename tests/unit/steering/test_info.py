@@ -1,19 +1,32 @@
 """Decoding what the kernel says about objects, against what they were made as."""
 
 import os
+import time
 
 import pytest
 
 from tests.support.bpf_maps import Shape, loaded, made, program
 from tests.support.netns import namespace
 from zproxy.steering import syscall
-from zproxy.steering.info import AttachType, LinkType, MapType, ProgType, btf_info, link_info, map_info, prog_info
+from zproxy.steering.info import (
+    AttachType,
+    LinkType,
+    MapType,
+    ProgType,
+    btf_info,
+    link_info,
+    map_info,
+    prog_info,
+)
 
 pytestmark = pytest.mark.root
 
-EMPTY_BTF = bytes.fromhex("9feb0100180000000000000010000000100000000b000000") + bytes.fromhex(
-    "01000000000000010400000020000000"
-) + b"\0zpt_number\0"[:11]
+ONE_TYPE = (
+    bytes.fromhex("9feb0100180000000000000010000000100000000c000000")
+    + bytes.fromhex("01000000000000010400000020000000")
+    + b"\0zpt_number\0"
+)
+"""Header, one 32-bit integer, strings."""
 
 
 def test_a_map_is_described_as_it_was_made() -> None:
@@ -37,7 +50,11 @@ def test_a_netns_link_names_the_namespaces_inode() -> None:
         link = syscall.link_create(fd, ns.netns.fd, AttachType.SK_LOOKUP)
         info = link_info(link)
         os.close(link)
-        assert (info.type, info.target, info.attach_type) == (LinkType.NETNS, ns.netns.key[1], AttachType.SK_LOOKUP)
+        assert (info.type, info.target, info.attach_type) == (
+            LinkType.NETNS,
+            ns.netns.key[1],
+            AttachType.SK_LOOKUP,
+        )
         assert info.prog_id == prog_info(fd).id
 
 
@@ -50,13 +67,11 @@ def test_a_link_of_a_gone_namespace_has_no_target() -> None:
 
 
 def test_btf_comes_back_byte_for_byte() -> None:
-    with loaded(EMPTY_BTF) as fd:
-        assert btf_info(fd).data == EMPTY_BTF
+    with loaded(ONE_TYPE) as fd:
+        assert btf_info(fd).data == ONE_TYPE
 
 
 def wait_until_gone(link: int) -> None:
-    import time
-
     deadline = time.monotonic() + 5
     while link_info(link).target:
         assert time.monotonic() < deadline

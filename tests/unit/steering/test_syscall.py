@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.bpf_maps import Shape, bpffs, made, program
 from zproxy.steering import syscall
+from zproxy.steering.cgroups import root_cgroup
 from zproxy.steering.info import AttachType, MapType, ProgType, map_info, prog_info
 from zproxy.steering.syscall import Kind
 
@@ -79,9 +80,9 @@ def test_ids_lead_to_the_objects() -> None:
         syscall.fd_by_id(Kind.MAP, 0)
 
 
-def test_a_link_is_made_queried_swapped_and_detached(tmp_path: Path) -> None:
+def test_a_link_is_made_queried_swapped_and_detached() -> None:
     connect = AttachType.CGROUP_INET4_CONNECT
-    cgroup = os.open(_cgroup2(), os.O_RDONLY)
+    cgroup = os.open(root_cgroup(), os.O_RDONLY)
     with (
         program(ProgType.CGROUP_SOCK_ADDR, connect, "zpt_one") as one,
         program(ProgType.CGROUP_SOCK_ADDR, connect, "zpt_two") as two,
@@ -96,9 +97,3 @@ def test_a_link_is_made_queried_swapped_and_detached(tmp_path: Path) -> None:
         assert prog_info(two).id not in syscall.prog_query(cgroup, connect)[0]
         os.close(link)
     os.close(cgroup)
-
-
-def _cgroup2() -> Path:
-    from zproxy.steering.cgroups import root_cgroup
-
-    return root_cgroup()

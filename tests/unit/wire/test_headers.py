@@ -73,7 +73,20 @@ def test_any_host_with_a_port_is_an_authority(authority: str, huffman: bool) -> 
 
 @pytest.mark.parametrize(
     "authority",
-    ["", "10.0.0.1", ":80", "h:", "h:0", "h:65536", "h:000080", "h:8 0", "h h:80", "h:80\x7f", "é:80"],
+    [
+        "",
+        "10.0.0.1",
+        ":80",
+        "h:",
+        "h:0",
+        "h:65536",
+        "h:000080",
+        "h:8 0",
+        "h h:80",
+        "h\x7f:80",
+        "h:80\x7f",
+        "é:80",
+    ],
 )
 def test_no_authority_no_tunnel(authority: str) -> None:
     request = parse_request([*fields(CONNECT), (b":authority", authority.encode(), False)])

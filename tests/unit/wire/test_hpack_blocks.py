@@ -33,10 +33,11 @@ def expected(fields: list[tuple[str, str, bool]]) -> list[tuple[bytes, bytes]]:
 
 
 @given(FIELDS)
-def test_hpack_reads_our_literals(fields: list[tuple[str, str, bool]]) -> None:
+def test_hpack_and_we_read_what_we_write(fields: list[tuple[str, str, bool]]) -> None:
     block = NO_TABLE + b"".join(literal(name, value) for name, value, _ in fields)
     decoder = Decoder(LIMIT)
     decoder.max_allowed_table_size = 0
+    assert values(BlockReader(LIMIT).read(block)) == expected(fields)
     assert [tuple(header) for header in decoder.decode(block, raw=True)] == expected(fields)
 
 

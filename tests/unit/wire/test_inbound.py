@@ -82,6 +82,7 @@ CONNECTION_ERRORS = {
     ),
     "an unknown frame inside a header block": (frame(frames.HEADERS, 0, 3) + frame(0x42, 0, 3), PROTOCOL),
     "a block with an index into nothing": (request(3, block=b"\xff\x20"), COMPRESSION),
+    "a block that uses the table": (request(3, block=b"\x40\x01a\x01b"), COMPRESSION),
     "a truncated block": (request(3, block=b"\x00\x05ab"), COMPRESSION),
     "a header list beyond the limit": (request(3, block=b"\x88" * 4000), CALM),
     "RST_STREAM on stream 0": (frames.rst_stream(0, 8), PROTOCOL),
@@ -254,6 +255,13 @@ def test_data_before_the_answer_resets_the_stream_and_costs_no_window() -> None:
     before = connection._link.window.available + connection._link.window.owed
     assert connection.receive(memoryview(data(1, bytes(900)))) == [StreamReset(stream, PROTOCOL)]
     assert connection._link.window.available + connection._link.window.owed == before
+
+
+def test_data_before_the_answer_is_counted_against_the_stream_it_resets() -> None:
+    connection = ready(Role.CLIENT, SMALL)
+    connection.open_stream(connect_block(AUTHORITY))
+    connection.receive(memoryview(data(1, bytes(900)) + data(1, bytes(100))))
+    assert refused(connection, data(1, b"x")) is FLOW
 
 
 def test_informational_answers_are_passed_over() -> None:

@@ -127,8 +127,22 @@ def test_the_buffer_is_free_again_when_the_events_are_gone() -> None:
     events = connection.receive(memoryview(buffer))
     with pytest.raises(BufferError):
         buffer.clear()
-    events.clear()
+    del events
     buffer.clear()
+
+
+def test_the_reserved_bit_of_a_stream_id_is_ignored() -> None:
+    connection = ready(Role.SERVER)
+    stream = serve(connection)
+    connection.receive(memoryview(data(1 | 1 << 31, b"data")))
+    assert stream.unread == 4
+
+
+def test_a_whole_frame_larger_than_announced_is_refused() -> None:
+    connection = ready(Role.SERVER, Limits(max_frame=16_384))
+    serve(connection)
+    with pytest.raises(RemoteProtocolError, match="FRAME_SIZE_ERROR"):
+        connection.receive(memoryview(data(1, bytes(16_385))))
 
 
 def test_little_is_held_back() -> None:

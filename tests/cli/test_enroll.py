@@ -1,0 +1,76 @@
+"""`zproxy enroll`: the right daemon is asked, with what was given and nothing made up."""
+
+from collections.abc import Callable
+
+import pytest
+from click.testing import Result
+
+from tests.cli.conftest import StartDaemons
+from tests.support.daemons import Call
+from zproxy.errors import EnrollError
+
+Zp = Callable[..., Result]
+ROW = {"pod": "demo/client", "state": "ready", "ips": ["10.244.1.5"], "node": "node-a", "changed": True}
+WORKLOADS = [
+    {"namespace": "demo", "name": "client", "node": "node-a"},
+    {"namespace": "demo", "name": "server", "node": "node-b"},
+]
+
+
+def asked(pod: str, **given: object) -> dict[str, object]:
+    return {"pod": pod, "netns": None, "pid": None, "service_account": None} | given
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        ((), {}),
+        (("--netns", "demo-client"), {"netns": "demo-client"}),
+        (("--pid", "42", "--service-account", "other"), {"pid": 42, "service_account": "other"}),
+    ],
+)
+def test_the_daemon_gets_what_was_given(
+    start: StartDaemons, zp: Zp, words: tuple[str, ...], given: dict[str, object]
+) -> None:
+    daemons = start(node_a={"enroll": ROW})
+    result = zp("enroll", "demo/client", *words)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[1].split() == [
+        "demo/client",
+        "ready",
+        "10.244.1.5",
+        "node-a",
+        "-",
+        "yes",
+    ]
+    assert daemons.calls == [Call("node-a", "enroll", asked("demo/client", **given))]
+
+
+def test_of_several_daemons_the_one_of_the_pods_node_is_asked(start: StartDaemons, zp: Zp) -> None:
+    daemons = start(
+        node_a={"enroll": ROW, "workloads": WORKLOADS},
+        node_b={"enroll": ROW | {"pod": "demo/server"}, "workloads": WORKLOADS},
+    )
+    assert "demo/server" in zp("enroll", "demo/server").stdout
+    assert [call.node for call in daemons.calls if call.command == "enroll"] == ["node-b"]
+
+
+def test_a_pod_that_no_daemon_knows_is_a_sentence(start: StartDaemons, zp: Zp) -> None:
+    start(node_a={"workloads": WORKLOADS}, node_b={"workloads": WORKLOADS})
+    result = zp("enroll", "demo/ghost")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: unknown pod demo/ghost")
+
+
+def test_why_enrolment_failed_is_passed_on(start: StartDaemons, zp: Zp) -> None:
+    start(node_a={"enroll": EnrollError("no namespace demo-client in /run/netns; give --netns or --pid")})
+    result = zp("enroll", "demo/client")
+    assert result.exit_code == 1
+    assert result.stderr == "Error: no namespace demo-client in /run/netns; give --netns or --pid\n"
+
+
+@pytest.mark.parametrize("words", [(), ("demo/client", "--pid", "0"), ("demo/client", "--pid", "x")])
+def test_wrong_usage_is_status_2(start: StartDaemons, zp: Zp, words: tuple[str, ...]) -> None:
+    daemons = start(node_a={"enroll": ROW})
+    assert zp("enroll", *words).exit_code == 2
+    assert not daemons.calls

@@ -1,0 +1,45 @@
+"""`zproxy pods`."""
+
+from collections.abc import Callable
+
+from click.testing import Result
+
+from tests.cli.conftest import StartDaemons
+
+POD = {
+    "namespace": "demo",
+    "name": "client",
+    "pod": "demo/client",
+    "ips": ["10.244.1.5", "fd00:1::5"],
+    "node": "node-a",
+    "state": "ready",
+    "identity": "spiffe://cluster.local/ns/demo/sa/client",
+    "netns": {"path": "/run/netns/demo-client", "inode": 7},
+    "listeners": [15001, 15006, 15008],
+    "pid": 42,
+    "since": "2026-01-01T00:00:00Z",
+}
+
+
+def test_pods_are_listed_with_address_and_identity(start: StartDaemons, zp: Callable[..., Result]) -> None:
+    start(node_a={"pods": [POD]})
+    header, row = zp("pods").stdout.splitlines()
+    assert header.split() == ["NAMESPACE", "NAME", "ADDRESS", "NODE", "STATE", "IDENTITY"]
+    assert row.split() == ["demo", "client", "10.244.1.5,fd00:1::5", "node-a", "ready", POD["identity"]]
+
+
+def test_wide_shows_namespace_and_listeners(start: StartDaemons, zp: Callable[..., Result]) -> None:
+    start(node_a={"pods": [POD]})
+    header, row = zp("pods", "-o", "wide").stdout.splitlines()
+    assert header.split()[6:] == ["NETNS", "LISTENERS", "PID", "SINCE"]
+    assert row.split()[6:] == [
+        "path=/run/netns/demo-client,inode=7",
+        "15001,15006,15008",
+        "42",
+        "2026-01-01T00:00:00Z",
+    ]
+
+
+def test_no_pods_says_how_to_enroll_one(start: StartDaemons, zp: Callable[..., Result]) -> None:
+    start(node_a={"pods": []})
+    assert "`zproxy enroll POD` takes one in" in zp("pods").stderr

@@ -1,0 +1,52 @@
+"""`zproxy run`: what the daemon is started with."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from zproxy import app
+from zproxy.config import STATE_ROOT
+
+Zp = Callable[..., Result]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[app.Options]:
+    """What daemons would have been started."""
+    options: list[app.Options] = []
+    monkeypatch.setattr(app, "run", options.append)
+    return options
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "--node", "node-a", "--config", "mesh.yaml"),
+        ("--node", "node-a", "run", "--config", "mesh.yaml"),
+        ("--node", "node-b", "run", "--node", "node-a", "--config", "mesh.yaml"),
+    ],
+)
+def test_the_node_may_be_named_before_or_behind(
+    zp: Zp, started: list[app.Options], words: tuple[str, ...]
+) -> None:
+    assert zp(*words).exit_code == 0
+    assert started == [app.Options("node-a", Path("mesh.yaml"), STATE_ROOT / "ca", verbose=False)]
+
+
+def test_options_reach_the_daemon(zp: Zp, started: list[app.Options]) -> None:
+    zp("-v", "run", "--node", "a", "--config", "m.yaml", "--ca-dir", "/tmp/ca")
+    assert started == [app.Options("a", Path("m.yaml"), Path("/tmp/ca"), verbose=True)]
+
+
+def test_without_a_node_the_sentence_says_what_is_missing(zp: Zp, started: list[app.Options]) -> None:
+    result = zp("run", "--config", "mesh.yaml")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: which node is this? give --node NAME")
+    assert not started
+
+
+def test_without_a_mesh_it_is_wrong_usage(zp: Zp, started: list[app.Options]) -> None:
+    assert zp("run", "--node", "a").exit_code == 2
+    assert not started

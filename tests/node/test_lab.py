@@ -1,0 +1,147 @@
+"""The lab as `make demo` uses it: the command itself, from nothing to nothing."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from zproxy.config import PIN_ROOT, RUN_ROOT
+from zproxy.lab import inside, jobs, topology
+from zproxy.lab.app import pattern
+from zproxy.lab.lifecycle import Lab
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
+
+SERVER = "http://10.244.2.5:8080"
+SERVER6 = "http://[fd00:10:244:2::5]:8080"
+SIZE = 100_000_000
+
+
+def zproxy(*words: str) -> "subprocess.CompletedProcess[str]":
+    argv = [sys.executable, "-P", "-m", "zproxy", *words]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=90, env=inside.environment())
+
+
+def done(*words: str) -> str:
+    result = zproxy(*words)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def curl(*words: str) -> str:
+    return done("lab", "exec", "demo/client", "--", "curl", "-sS", "--max-time", "60", *words)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _the_only_one() -> Iterator[None]:
+    """The lab's names are known to users: one that is up is theirs."""
+    assert not topology.present(Lab().layout), "a lab is up already: take it down with `zproxy lab down`"
+    yield
+    done("lab", "down")
+
+
+@pytest.fixture
+def lab() -> Lab:
+    """The lab, up; it stays so for the next test."""
+    done("lab", "up")
+    return Lab()
+
+
+def test_the_demo_goes_from_nothing_to_nothing_twice() -> None:
+    done("lab", "down")
+    for _ in range(2):
+        assert "enrolled demo/server on node-b" in done("lab", "up")
+        proven = done("lab", "prove")
+        assert [f"Claim {number}: " in proven for number in range(1, 6)] == [True] * 5
+        assert proven.count("  => holds\n") == 5
+        done("lab", "down")
+        assert topology.present(Lab().layout) == []
+        assert not any(jobs.running(job) for job in (*Lab().daemons, Lab().app))
+        assert not any(
+            (root / name).exists() for root in (RUN_ROOT, PIN_ROOT) for name in ("lab", "node-a", "node-b")
+        )
+    assert done("lab", "down") == "there is no lab\n"
+
+
+def test_a_second_up_changes_nothing(lab: Lab) -> None:
+    pids = [jobs.running(job) for job in (*lab.daemons, lab.app)]
+    assert done("lab", "up").startswith("the lab is already up\n")
+    assert [jobs.running(job) for job in (*lab.daemons, lab.app)] == pids
+
+
+@pytest.mark.usefixtures("lab")
+@pytest.mark.parametrize(("url", "ip"), [(SERVER, "10.244.1.5:"), (SERVER6, "[fd00:10:244:1::5]:")])
+def test_the_app_sees_the_client_pods_own_address(url: str, ip: str) -> None:
+    assert json.loads(curl(f"{url}/get"))["origin"].startswith(ip)
+
+
+def test_ip_netns_exec_is_steered_as_well(lab: Lab) -> None:
+    argv = ["ip", "netns", "exec", "demo-client", "curl", "-sS", "-w", " %{local_port}", f"{SERVER}/get"]
+    body, _, port = subprocess.run(argv, capture_output=True, text=True, timeout=30).stdout.rpartition(" ")
+    assert json.loads(body)["origin"].startswith("10.244.1.5:")
+    rows = json.loads(done("--node", "node-a", "connections", "-o", "json"))
+    assert [row["hbone_addr"] for row in rows if row["src"] == f"10.244.1.5:{port}"] == ["10.244.2.5:8080"]
+    lines = lab.daemons[0].log.read_text().splitlines()
+    assert sum(f"src.addr=10.244.1.5:{port} " in line for line in lines) == 1
+
+
+@pytest.mark.usefixtures("lab")
+def test_exec_passes_the_exit_status_on() -> None:
+    assert zproxy("lab", "exec", "demo/server", "--", "sh", "-c", "exit 37").returncode == 37
+    assert zproxy("lab", "exec", "demo/client", "--", "curl", "-sS", "http://10.244.2.5:81/").returncode != 0
+
+
+@pytest.mark.usefixtures("lab")
+@pytest.mark.parametrize("url", [SERVER, SERVER6])
+def test_a_hundred_megabytes_arrive_unchanged_each_way(url: str, tmp_path: Path) -> None:
+    digest = hashlib.sha256()
+    for chunk in pattern(SIZE):
+        digest.update(chunk)
+    down = tmp_path / "down"
+    curl("-o", str(down), f"{url}/bytes/{SIZE}")
+    with down.open("rb") as received:
+        assert hashlib.file_digest(received, "sha256").hexdigest() == digest.hexdigest()
+    answer = json.loads(curl("--data-binary", f"@{down}", "-H", "Expect:", f"{url}/post"))
+    assert (answer["length"], answer["sha256"]) == (SIZE, digest.hexdigest())
+
+
+@pytest.mark.usefixtures("lab")
+def test_any_enrolled_pair_can_be_proven_also_without_an_app() -> None:
+    rows = json.loads(done("prove", "demo/server", "demo/client", "--port", "9000", "-o", "json"))
+    assert [row["against"] for row in rows] == [[]] * 5
+    lines = [line for row in rows for item in row["evidence"] for line in item["lines"]]
+    assert any("dst.hbone_addr=10.244.1.5:9001" in line for line in lines)
+
+
+def test_a_proof_fails_when_the_mesh_is_not_there(lab: Lab) -> None:
+    """Counter-evidence from the kernel: an iptables rule redirects, a tunnel device is up."""
+    netns = lab.layout.pods[0].netns
+    for command in (
+        "iptables -t nat -A OUTPUT -p udp --dport 1 -j REDIRECT --to-ports 2",
+        "ip link add vx0 type vxlan id 7 dstport 4789 dev eth0",
+        "ip link set vx0 up",
+    ):
+        subprocess.run(["ip", "netns", "exec", netns, *command.split()], check=True)
+    try:
+        result = zproxy("lab", "prove")
+    finally:
+        subprocess.run(["ip", "netns", "exec", netns, "ip", "link", "del", "vx0"], check=True)
+        subprocess.run(["ip", "netns", "exec", netns, "iptables", "-t", "nat", "-F"], check=True)
+    assert result.returncode == 1
+    assert "demo/client has the tunnel device vx0 (vxlan)" in result.stdout
+    assert "1 packet-filter rules redirect traffic inside demo/client" in result.stdout
+    assert result.stderr == "Error: claim 4 of 5 does not hold\n"
+
+
+def test_a_lab_whose_daemons_were_killed_is_mended_by_up(lab: Lab) -> None:
+    for job in lab.daemons:
+        for pid in jobs.running(job):
+            os.kill(pid, signal.SIGKILL)
+    assert "removed from a broken lab" in done("lab", "up")
+    assert json.loads(curl(f"{SERVER}/get"))["origin"].startswith("10.244.1.5:")

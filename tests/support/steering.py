@@ -1,0 +1,136 @@
+"""Steering without eBPF, and a manager of a node's pods in which nothing else is a stand-in."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.support.mesh import workload
+from tests.support.netns import Namespace
+from zproxy.config import Deadlines, Limits
+from zproxy.identity.ca import LocalCa
+from zproxy.identity.manager import CertificateManager
+from zproxy.model.workload import Workload
+from zproxy.net.netns import Netns
+from zproxy.net.sockets import SocketFactory
+from zproxy.net.worker import Worker
+from zproxy.node.manager import Manager
+from zproxy.node.records import Records
+from zproxy.observe.connections import Connection, Connections
+from zproxy.proxy.context import PodContext
+from zproxy.proxy.straw import Straw
+from zproxy.state.store import Mesh
+from zproxy.steering.steering import PodSteering
+from zproxy.wire.tls import choose_engine
+
+NODE = "node-a"
+
+
+class FakeSteering:
+    """Keeps who is attached and in which order things happened; `failure` is raised by `attach`."""
+
+    def __init__(self) -> None:
+        self.attached: dict[int, PodSteering] = {}
+        self.calls: list[tuple[str, int]] = []
+        self.failure: Exception | None = None
+        self.on_attach: Callable[[PodSteering], object] = lambda _: None
+        self.threads: set[int] = set()
+        """Who called: the real one blocks, so it is NEVER the loop's thread."""
+        self.is_closed = False
+
+    def exempt(self, fd: int) -> None:
+        os.fstat(fd)
+
+    def attach(self, pod: PodSteering) -> None:
+        self.threads.add(threading.get_ident())
+        self.calls.append(("attach", pod.cookie))
+        self.on_attach(pod)
+        if self.failure is not None:
+            raise self.failure
+        self.attached[pod.cookie] = pod
+
+    def detach(self, cookie: int) -> None:
+        self.threads.add(threading.get_ident())
+        self.calls.append(("detach", cookie))
+        self.attached.pop(cookie, None)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class Bench:
+    """One node: a real manager, straws, certificates, records. A test sets `mesh` and `steering`."""
+
+    def __init__(self, directory: Path, *workloads: Workload) -> None:
+        self.mesh = Mesh.of(workloads)
+        self.steering = FakeSteering()
+        self.records = Records(directory / "pods")
+        self.certificates = CertificateManager(LocalCa.open(directory / "ca"))
+        self.worker = Worker(Deadlines(), Limits(), lambda _, error: self.crashes.append(error))
+        self.crashes: list[Exception] = []
+        self.connections = Connections(self, 64)
+        self.manager = self.new_manager()
+
+    def new_manager(self) -> Manager:
+        """Return the manager of a daemon that has just started on what is recorded."""
+        steering: Any = self.steering
+        return Manager(NODE, lambda: self.mesh, steering, self.straw, self.records)
+
+    def straw(self, of: Workload, netns: Netns) -> Straw:
+        """Build a straw as the daemon does."""
+        return Straw(
+            PodContext(
+                workload=of,
+                worker=self.worker,
+                sockets=SocketFactory(netns, self.steering.exempt),
+                mesh=lambda: self.mesh,
+                certificates=self.certificates.source(of.identity),
+                engine=choose_engine(),
+                connections=self.connections,
+            )
+        )
+
+    def ended(self, connection: Connection, now: float) -> None:
+        """Be the sink of `connections`: nobody reads it."""
+
+    def enroll(self, pod: str, **how: Any) -> dict[str, Any]:
+        """Enrol and return the row."""
+        return asyncio.run(self.manager.enroll(pod, **how))
+
+    def unenroll(self, pod: str) -> dict[str, Any]:
+        return asyncio.run(self.manager.unenroll(pod))
+
+    def identities(self) -> list[str]:
+        """Return the identities that somebody holds a source of."""
+        return sorted({row.identity for row in self.certificates.certificates()})
+
+
+@contextmanager
+def bench(directory: Path, *workloads: Workload) -> Iterator[Bench]:
+    """Give a node for the block; straws that are left are closed, and nothing may have crashed."""
+    made = Bench(directory, *workloads)
+    try:
+        yield made
+    finally:
+        asyncio.run(made.manager.close())
+        made.worker.close()
+    assert made.crashes == []
+
+
+def pod_of(pod: str, namespace: Namespace, **fields: Any) -> Workload:
+    """Return the workload on NODE that has the addresses of `namespace`."""
+    return workload(pod, *namespace.ips, **({"node": NODE} | fields))
+
+
+def open_files() -> set[str]:
+    """Return what this process has open: a descriptor and what it stands for."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"{number} -> {os.readlink(f'/proc/self/fd/{number}')}")
+        except FileNotFoundError:
+            continue  # the listing's own
+    return found

@@ -1,0 +1,57 @@
+"""zp_exempt, written through a socket's descriptor."""
+
+import socket
+import struct
+import time
+
+import pytest
+
+from tests.support.netns import PREFIX
+from zproxy.errors import SteeringError
+from zproxy.steering import syscall
+from zproxy.steering.layout import ENABLED
+from zproxy.steering.objects import open_maps
+from zproxy.steering.pins import NodePins
+from zproxy.steering.steering import Steering
+
+pytestmark = pytest.mark.root
+
+
+def test_the_socket_and_no_other_is_marked(steering: Steering) -> None:
+    objects = open_maps(NodePins(f"{PREFIX}unit"))
+    with socket.socket() as own, socket.socket() as other:
+        steering.exempt(own.fileno())
+        assert stored(objects.maps["zp_exempt"], own) == ENABLED
+        assert stored(objects.maps["zp_exempt"], other) is None
+    objects.close()
+
+
+def test_exempting_twice_is_fine(steering: Steering) -> None:
+    with socket.socket() as own:
+        steering.exempt(own.fileno())
+        steering.exempt(own.fileno())
+
+
+@pytest.mark.parametrize("fd", [-1, 1 << 20])
+def test_what_is_no_socket_is_refused(steering: Steering, fd: int) -> None:
+    with pytest.raises(SteeringError, match="cannot exempt a socket of the proxy from steering: Bad file"):
+        steering.exempt(fd)
+
+
+def test_it_costs_microseconds(steering: Steering) -> None:
+    with socket.socket() as own:
+        fd, exempt = own.fileno(), steering.exempt
+        best = min(timed(exempt, fd) for _ in range(20))
+    assert best < 20e-6
+
+
+def timed(exempt: object, fd: int) -> float:
+    assert callable(exempt)
+    started = time.perf_counter()
+    for _ in range(100):
+        exempt(fd)
+    return (time.perf_counter() - started) / 100
+
+
+def stored(table: int, sock: socket.socket) -> bytes | None:
+    return syscall.map_lookup(table, struct.pack("=i", sock.fileno()), 4)
