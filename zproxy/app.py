@@ -9,6 +9,7 @@ import ctypes
 import fcntl
 import logging
 import os
+import re
 import resource
 import signal
 from collections.abc import Iterator
@@ -47,6 +48,9 @@ DRAIN_S: Final = 5.0
 """After SIGTERM, how long open connections may go on: ztunnel's CONNECTION_TERMINATION_DEADLINE."""
 RENEW_S: Final = 60.0
 PR_SET_NAME: Final = 15
+MAX_NODE_NAME: Final = 80
+"""A socket's path has room for 107 bytes, the control socket's directory included (unix(7))."""
+NODE_NAME: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9.-]{{0,{MAX_NODE_NAME - 1}}}")
 
 _log = logging.getLogger("zproxy")
 
@@ -162,9 +166,12 @@ class Daemon:
 @contextmanager
 def _only_daemon(node: str) -> Iterator[None]:
     """Hold the node's lock for as long as the daemon runs; raise ConfigError when another holds it."""
+    if not NODE_NAME.fullmatch(node):
+        raise ConfigError(
+            f"--node {node!r} is not a node name: letters, digits, '-' and '.' only, the first a letter or "
+            f"digit, {MAX_NODE_NAME} at most"
+        )
     directory = RUN_ROOT / node
-    if not node or "/" in node or node.startswith("."):
-        raise ConfigError(f"--node {node!r} is not a node name: letters, digits, '-' and '.' only")
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = directory / "lock"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

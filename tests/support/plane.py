@@ -4,12 +4,12 @@ The pods are 127.0.0.1 and 127.0.0.2; their ports are mapped to free ones when t
 original destination is what the test says. Everything runs when the test waits for a condition.
 """
 
+import contextlib
 import select
 import socket
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from tests.support.bench import Bench
 from tests.support.ca import SpiffeCa, shared_ca
 from tests.support.mesh import mesh, workload
 from zproxy.config import Deadlines, Limits
@@ -21,7 +21,6 @@ from zproxy.model.credentials import Credentials
 from zproxy.model.identity import SpiffeId
 from zproxy.model.workload import Workload
 from zproxy.net.listener import Accepted, Listener
-from zproxy.net.worker import Worker
 from zproxy.observe.connections import Connection, Connections
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.inbound import Inbound
@@ -31,7 +30,6 @@ from zproxy.state.store import Mesh
 from zproxy.wire.tls import choose_engine
 
 CLIENT_IP, SERVER_IP = "127.0.0.1", "127.0.0.2"
-WAIT_S = 10.0
 
 
 class LoopbackSockets:
@@ -84,7 +82,7 @@ class Lines:
         self.ended_connections.append(connection)
 
 
-class Plane:
+class Plane(Bench):
     """`client` dials `server`; `serve` gives the server pod an app. Close it."""
 
     def __init__(
@@ -95,14 +93,12 @@ class Plane:
         client_credentials: Credentials | None = None,
         ca: SpiffeCa | None = None,
     ) -> None:
+        super().__init__(limits, deadlines)
         ca = ca or shared_ca()
-        self.crashes: list[BaseException] = []
-        self.worker = Worker(deadlines, limits, lambda item, error: self.crashes.append(error))
         self.routes: dict[Endpoint, int] = {}
         self.lines = Lines()
         self.connections = Connections(self.lines, 64)
         self.mesh: Mesh = mesh(workload("demo/client", CLIENT_IP), workload("demo/server", SERVER_IP))
-        self._opened: list[socket.socket] = []
         self._listeners: list[Listener] = []
         client, server = self.mesh.workloads
         self.client = self._pod(client, client_credentials or ca.credentials(str(client.identity)))
@@ -139,17 +135,13 @@ class Plane:
     def serve(self, port: int = 8080, backlog: int = 512) -> socket.socket:
         """Return a listening socket that is the server pod's app on `port`."""
         app = socket.create_server((SERVER_IP, 0), backlog=backlog)
-        app.settimeout(WAIT_S)
-        self._opened.append(app)
         self.routes[Endpoint(SERVER_IP, port)] = app.getsockname()[1]
-        return app
+        return self.keep(app)
 
     def dial(self, ip: str = SERVER_IP, port: int = 8080) -> socket.socket:
         """Return the client app's socket, connected to the outbound listener on its way to ip:port."""
         self.client.sockets.destination = Endpoint(ip, port)  # type: ignore[attr-defined]
-        sock = socket.create_connection(("127.0.0.1", self.outbound_port))
-        sock.settimeout(WAIT_S)
-        self._opened.append(sock)
+        sock = self.keep(socket.create_connection(("127.0.0.1", self.outbound_port)))
         before = self.connections.totals.opened
         self.wait(lambda: self.connections.totals.opened > before)
         return sock
@@ -158,9 +150,7 @@ class Plane:
         """Return the next connection that reaches `app`."""
         self.wait(lambda: bool(select.select([app], [], [], 0)[0]))
         sock, _ = app.accept()
-        sock.settimeout(WAIT_S)
-        self._opened.append(sock)
-        return sock
+        return self.keep(sock)
 
     def pair(self, port: int = 8080) -> tuple[socket.socket, socket.socket]:
         """Return both ends of a new app connection: the client's and the server's."""
@@ -176,28 +166,15 @@ class Plane:
 
         def step() -> bool:
             nonlocal ended
-            try:
-                data = sock.recv(min(1 << 16, size - len(got)))
-            except BlockingIOError:
-                return False
-            got.extend(data)
-            ended = not data
+            with contextlib.suppress(BlockingIOError):
+                while not ended and len(got) < size:
+                    data = sock.recv(min(1 << 20, size - len(got)))
+                    got.extend(data)
+                    ended = not data
             return ended or len(got) == size
 
         self.wait(step)
         return bytes(got)
-
-    def wait(self, condition: Callable[[], bool], seconds: float = WAIT_S) -> None:
-        """Run the data plane until `condition` holds; fail after `seconds`."""
-        ends = time.monotonic() + seconds
-        poller = self.worker.poller
-        while not condition():
-            assert time.monotonic() < ends, "the condition never held"
-            if select.select([poller.fileno()], [], [], 0.01)[0]:
-                poller.run_batch()
-            else:
-                poller.flush()
-        assert self.crashes == []
 
     def ended(self, count: int) -> list[Connection]:
         """Wait until `count` connections have ended and return their records."""
@@ -213,7 +190,4 @@ class Plane:
             pod.pool.close()
             for tunnel in tuple(pod.tunnels):
                 tunnel.close()
-        self.worker.poller.flush()
-        for sock in self._opened:
-            sock.close()
-        self.worker.close()
+        super().close()

@@ -122,7 +122,8 @@ def bench(directory: Path, *workloads: Workload) -> Iterator[Bench]:
 
 def pod_of(pod: str, namespace: Namespace, **fields: Any) -> Workload:
     """Return the workload on NODE that has the addresses of `namespace`."""
-    return workload(pod, *namespace.ips, **({"node": NODE} | fields))
+    ips = fields.pop("ips", namespace.ips)
+    return workload(pod, *ips, **({"node": NODE} | fields))
 
 
 def open_files() -> set[str]:

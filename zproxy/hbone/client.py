@@ -34,7 +34,6 @@ class ClientTunnel(Tunnel):
         super().__init__(worker, sock, context.session(), HboneConnection(Role.CLIENT, worker.limits))
         self.key = key
         self.remote = key.dst
-        self.is_draining = False
         self.idle_since: float | None = None
         self._watcher = watcher
         worker.connecting.start(self, worker.poller.now)
@@ -48,9 +47,9 @@ class ClientTunnel(Tunnel):
     @property
     def room(self) -> int:
         """How many more streams may be opened now."""
-        if self.state is State.CLOSED or self.is_draining:
+        if self.state is State.CLOSED or not self.wire.can_open:
             return 0
-        return max(0, self.wire.max_streams - self.wire.open_streams)
+        return self.wire.max_streams - self.wire.open_streams
 
     def open_stream(self, head: bytes, owner: StreamOwner) -> Stream:
         """Send a CONNECT whose encoded header block is `head`; the answer goes to `owner`."""
@@ -96,15 +95,12 @@ class ClientTunnel(Tunnel):
 
     def on_draining(self) -> None:
         """The peer sent GOAWAY: streams live on, new ones go elsewhere."""
-        self.is_draining = True
         if not self.wire.open_streams:
             self.close()
 
     def on_idle(self) -> None:
-        """The last stream ended: keep the tunnel for a while, unless the peer wants it gone."""
+        """The last stream ended: keep the tunnel for a while."""
         self.idle_since = self.worker.poller.now
-        if self.is_draining:
-            self.close()
 
     def on_tick(self, now: float) -> None:
         """Close after pool_idle_s without streams."""

@@ -144,6 +144,7 @@ class Pool:
             siblings.remove(tunnel)
         if not siblings:
             self._tunnels.pop(tunnel.key, None)
+        if plan(siblings) is Verdict.DIAL:  # nothing is under way for those who wait
             self._refuse(tunnel.key, error or TunnelClosed(f"{tunnel.remote}: the tunnel was closed"))
 
     def _refuse(self, key: PoolKey, error: ZproxyError) -> None:

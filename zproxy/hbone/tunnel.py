@@ -5,6 +5,7 @@ delivery per stream; sending is the outbox's. No buffer belongs to a tunnel whil
 and server do differently is in zproxy.hbone.client and .server.
 """
 
+import contextlib
 import itertools
 import socket
 from enum import Enum
@@ -116,7 +117,7 @@ class Tunnel:
         """The tunnel is closed; `error` is why, unless it ended as it should."""
 
     def on_idle(self) -> None:
-        """The last stream ended."""
+        """The last stream ended, and more may come."""
 
     def on_event(self, events: int) -> None:
         """Serve readiness of the socket."""
@@ -177,7 +178,11 @@ class Tunnel:
     def forget(self, owner: StreamOwner) -> None:
         """The owner's stream is done; ALWAYS called once by an owner whose stream ended both ways."""
         self._starved.pop(owner, None)
-        if not self.wire.open_streams and self.state is State.OPEN:
+        if self.wire.open_streams or self.state is not State.OPEN:
+            return
+        if self.wire.is_draining:
+            self.close()
+        else:
             self.on_idle()
 
     @property
@@ -230,11 +235,12 @@ class Tunnel:
             self.close()
 
     def fail(self, error: ZproxyError) -> None:
-        """Close because of `error`; the peer gets what alert or GOAWAY there is."""
+        """Close because of `error`; the peer gets what alert or GOAWAY there is, if it still listens."""
         if self.state is State.OPEN:
             self._outbox.seal()
         if self.state is not State.CONNECTING:
-            self._send()
+            with contextlib.suppress(OSError):
+                self._outbox.send()
         self._finish(error)
 
     def abort(self, error: str) -> None:

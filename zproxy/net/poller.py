@@ -14,6 +14,9 @@ READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
 BATCH: Final = 256
 """Events taken per turn; more wait for the next, so that the node's other work gets its turn."""
+_ONLY_BREAKS: Final = select.EPOLLET
+"""A socket that ended both ways hangs up for ever, and what it delivered may still have to wait for room:
+level-triggered, it would spin."""
 
 
 class Pollable(Protocol):
@@ -55,13 +58,13 @@ class Poller:
         return self._epoll.fileno()
 
     def add(self, fd: int, owner: Pollable, events: int) -> None:
-        """Watch `fd`; level-triggered."""
-        self._epoll.register(fd, events)
+        """Watch `fd`; level-triggered, except that 0 reports each error and hang-up once."""
+        self._epoll.register(fd, events or _ONLY_BREAKS)
         self._owners[fd] = owner
 
     def modify(self, fd: int, events: int) -> None:
-        """Change what `fd` is watched for; 0 leaves errors and hang-ups only."""
-        self._epoll.modify(fd, events)
+        """Change what `fd` is watched for; 0 leaves errors and hang-ups, each reported once."""
+        self._epoll.modify(fd, events or _ONLY_BREAKS)
 
     def remove(self, fd: int) -> None:
         """Stop watching `fd`; ALWAYS before closing it."""

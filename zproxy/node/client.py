@@ -1,5 +1,6 @@
 """The CLI's side of the control socket."""
 
+import errno
 import json
 import socket
 from pathlib import Path
@@ -19,12 +20,15 @@ def socket_path(node: str) -> Path:
 
 
 def running_nodes() -> list[str]:
-    """Return the nodes whose daemon accepts connections on this machine, sorted."""
+    """Return the nodes whose daemon accepts connections here, sorted; raise for who is not root."""
     found = []
-    for path in sorted(RUN_ROOT.glob("*/control.sock")):
+    for path in (directory / "control.sock" for directory in sorted(RUN_ROOT.glob("*"))):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            if probe.connect_ex(str(path)) == 0:
-                found.append(path.parent.name)
+            code = probe.connect_ex(str(path))
+        if code == 0:
+            found.append(path.parent.name)
+        elif code in (errno.EACCES, errno.EPERM):
+            raise ZproxyError(f"{path} is for root only; run as root")
     return found
 
 
@@ -59,7 +63,9 @@ class Client:
             ) from error
         except OSError as error:
             raise ZproxyError(f"the daemon of {self.node} did not answer: {error}") from error
-        if not answer:
-            raise ZproxyError(f"the daemon of {self.node} closed the connection without an answer")
+        if not answer.endswith(b"\n"):
+            raise ZproxyError(
+                f"the daemon of {self.node} closed the connection without an answer; see its log"
+            )
         result: dict[str, Any] = json.loads(answer)
         return result

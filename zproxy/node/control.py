@@ -5,6 +5,7 @@ Request {"version":1,"command":"pods","arguments":{...}}; answer {"version":1,"r
 """
 
 import asyncio
+import inspect
 import json
 import logging
 import os
@@ -54,6 +55,8 @@ class ControlServer:
         try:
             if self._clients <= MAX_CLIENTS:
                 await self._answer_all(reader, writer)
+            else:
+                await _send(writer, {"error": f"{MAX_CLIENTS} clients are connected already; try again"})
         except (ConnectionError, TimeoutError, ValueError):
             pass  # the client is gone, idle or writes no lines
         finally:
@@ -62,9 +65,7 @@ class ControlServer:
 
     async def _answer_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await asyncio.wait_for(reader.readline(), IDLE_S):
-            answer = await self._answer(line)
-            writer.write(json.dumps({"version": VERSION} | answer).encode() + b"\n")
-            await asyncio.wait_for(writer.drain(), IDLE_S)
+            await _send(writer, await self._answer(line))
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
         try:
@@ -72,18 +73,30 @@ class ControlServer:
             handler = self._commands.get(command)
             if handler is None:
                 raise ZproxyError(f"this daemon knows no command {command!r}; is the CLI of another version?")
-            result = handler(**arguments)
+            result = _bound(command, handler, arguments)()
             if asyncio.iscoroutine(result):
                 # A client that goes away must not stop an enrolment half way.
                 result = await asyncio.shield(spawn(result, f"control-{command}"))
         except ZproxyError as error:
             return {"error": str(error)}
-        except TypeError as error:
-            return {"error": f"bad arguments: {error}"}
         except Exception as error:  # reported to the client and logged; the daemon goes on
             _log.exception("control command failed")
             return {"error": f"internal error: {error}; the daemon's log has the details"}
         return {"result": result}
+
+
+async def _send(writer: asyncio.StreamWriter, answer: dict[str, Any]) -> None:
+    writer.write(json.dumps({"version": VERSION} | answer).encode() + b"\n")
+    await asyncio.wait_for(writer.drain(), IDLE_S)
+
+
+def _bound(command: str, handler: Command, arguments: dict[str, Any]) -> Callable[[], Any]:
+    """Tell a client's wrong arguments from an error of the handler's own."""
+    try:
+        bound = inspect.signature(handler).bind(**arguments)
+    except TypeError as error:
+        raise ZproxyError(f"bad arguments for {command}: {error}") from error
+    return lambda: handler(*bound.args, **bound.kwargs)
 
 
 def _parse(line: bytes) -> tuple[str, dict[str, Any]]:

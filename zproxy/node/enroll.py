@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Final
 
 from zproxy.errors import EnrollError
 from zproxy.model.workload import Workload
@@ -22,6 +23,7 @@ from zproxy.steering.steering import PodSteering, Steering
 
 _log = logging.getLogger("zproxy.node")
 
+FORBIDDEN: Final = {"/proc/self/ns/net": "the daemon's own", "/proc/1/ns/net": "the host's"}
 StrawFactory = Callable[[Workload, Netns], Straw]
 
 
@@ -49,7 +51,7 @@ def open_netns(pod: str, netns: str | None, pid: int | None) -> Netns:
 
 def refuse_own_namespace(netns: Netns) -> None:
     """A straw in the daemon's own or the host's namespace would capture the node; raise EnrollError."""
-    for path, whose in (("/proc/self/ns/net", "the daemon's own"), ("/proc/1/ns/net", "the host's")):
+    for path, whose in FORBIDDEN.items():
         try:
             with Netns.open(path) as forbidden:
                 is_same = forbidden.key == netns.key

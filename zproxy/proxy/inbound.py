@@ -28,17 +28,18 @@ class Inbound:
 
     def __init__(self, pod: PodContext) -> None:
         self._pod = pod
-        self._handshakes = 0
+        self._handshaking: set[ServerTunnel] = set()
+        """Accepted, and not known to be acceptable yet."""
         self._owner = TunnelOwner(pod.identity, self._opened, self._requested, self._closed)
 
     def on_accept(self, sock: socket.socket, address: tuple[str, int]) -> None:
         """Begin a TLS handshake, unless too many are under way already."""
         pod = self._pod
-        limits = pod.worker.limits
         remote = peer_of(address)
-        if self._handshakes >= limits.pending_handshakes or len(pod.tunnels) >= limits.tunnels_per_pod:
+        excess = self._excess()
+        if excess:
             sock.close()
-            self._deny(remote, f"{self._handshakes} handshakes are pending on this pod", "LIMIT")
+            self._deny(remote, excess, "LIMIT")
             return
         try:
             context = pod.tls.server()
@@ -46,18 +47,29 @@ class Inbound:
             sock.close()
             self._deny(remote, str(error), error.reason)
             return
-        self._handshakes += 1
-        pod.tunnels.add(ServerTunnel(pod.worker, sock, remote, context, self._owner))
+        tunnel = ServerTunnel(pod.worker, sock, remote, context, self._owner)
+        pod.tunnels.add(tunnel)
+        self._handshaking.add(tunnel)
+
+    def _excess(self) -> str:
+        """Return what this pod has too much of to accept another tunnel; empty when nothing."""
+        pod = self._pod
+        limits = pod.worker.limits
+        if len(self._handshaking) >= limits.pending_handshakes:
+            return f"{len(self._handshaking)} handshakes are pending on this pod"
+        if len(pod.tunnels) >= limits.tunnels_per_pod:
+            return f"{len(pod.tunnels)} tunnels lead to this pod already"
+        return ""
 
     def _opened(self, tunnel: ServerTunnel) -> None:
-        self._handshakes -= 1
+        self._handshaking.discard(tunnel)
 
     def _closed(self, tunnel: ServerTunnel, error: ZproxyError | None) -> None:
         self._pod.tunnels.discard(tunnel)
-        if tunnel.peer is None or isinstance(error, TlsFailed):
-            self._handshakes -= tunnel.peer is None
-            if error is not None:
-                self._deny(tunnel.remote, str(error), error.reason)
+        was_pending = tunnel in self._handshaking
+        self._handshaking.discard(tunnel)
+        if error is not None and (was_pending or isinstance(error, TlsFailed)):
+            self._deny(tunnel.remote, str(error), error.reason)
 
     def _requested(self, tunnel: ServerTunnel, event: StreamRequested) -> None:
         pod = self._pod

@@ -122,6 +122,8 @@ class OutboundStream(StreamRelay):
         """The peer broke the stream; when it had not even begun with it, another tunnel may take it, once."""
         if code == ErrorCode.REFUSED_STREAM and not self.is_open and not self._was_refused:
             self._was_refused = True
+            if self.tunnel is not None:
+                self.tunnel.forget(self)
             self.tunnel = self.stream = None
             self.pod.pool.want(self._key, self)
         else:

@@ -112,8 +112,7 @@ class _End:
             if events & ~WRITE:
                 self._receive()
         elif events & ~(READ | WRITE):
-            code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            self.relay.finish(app_error(code), "CONNECT")
+            self._hung_up()
 
     def abort(self, error: str) -> None:
         """End because of a fault of our own."""
@@ -151,6 +150,12 @@ class _End:
             self.relay.finish(app_error(error.errno), "CONNECT")
             return
         self.relay.half_closed()
+
+    def _hung_up(self) -> None:
+        """A hang-up without an error is the end of both directions: what it sent waits to be read."""
+        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self.relay.finish(app_error(code), "CONNECT")
 
     def _connected(self) -> None:
         code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

@@ -74,7 +74,7 @@ class StreamRelay:
             if events & ~WRITE:
                 self._pull()
         elif events & ~(READ | WRITE):
-            self._app_broke(self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+            self._hung_up()
 
     def on_deadline(self, deadline: Deadline) -> None:
         """End: something took too long."""
@@ -136,6 +136,12 @@ class StreamRelay:
         """End both sides abnormally."""
         self._drop_stream()
         self._finish(error, reason, is_broken=True)
+
+    def _hung_up(self) -> None:
+        """A hang-up without an error is the end of both directions: what the app sent waits to be read."""
+        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._app_broke(code)
 
     def _pull(self) -> None:
         tunnel, stream = self.tunnel, self.stream
@@ -255,8 +261,4 @@ class StreamRelay:
 
 def app_error(code: int | None) -> str:
     """Return a sentence for an app socket that failed with errno `code`."""
-    return (
-        f"the app's connection broke: {os.strerror(code)}"
-        if code
-        else "the app closed its connection abruptly"
-    )
+    return f"the app's connection broke: {os.strerror(code or 0)}"

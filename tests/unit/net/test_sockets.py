@@ -1,0 +1,96 @@
+"""Sockets of a straw."""
+
+import select
+import socket
+
+import pytest
+
+from tests.support.netns import Namespace, pair
+from zproxy.model.addr import Endpoint
+from zproxy.net.sockets import SocketFactory, close_with_reset, peer_of, tune, tune_tunnel
+
+pytestmark = pytest.mark.root
+
+
+def finished(sock: socket.socket) -> int:
+    """Wait until a connect is over and return its errno."""
+    assert select.select([], [sock], [], 5)[1]
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def factory(pod: Namespace, exempted: list[int] | None = None) -> SocketFactory:
+    return SocketFactory(pod.netns, (exempted if exempted is not None else []).append)
+
+
+@pytest.mark.parametrize("family", ["ip4", "ip6"])
+def test_what_it_dials_leaves_from_the_pods_address_and_is_exempt(family: str) -> None:
+    with pair() as (client, server):
+        exempted: list[int] = []
+        listener = factory(server).listen(8080, 16)
+        sock = factory(client, exempted).dial(Endpoint(getattr(server, family), 8080))
+        assert exempted == [sock.fileno()]
+        assert finished(sock) == 0
+        listener.setblocking(True)
+        accepted, address = listener.accept()
+        assert peer_of(address).ip == getattr(client, family)
+        assert not sock.getblocking()
+        for opened in (sock, accepted, listener):
+            opened.close()
+
+
+@pytest.mark.parametrize("family", ["ip4", "ip6"])
+def test_the_app_is_dialled_from_a_borrowed_address_with_a_mark_and_no_exemption(family: str) -> None:
+    with pair() as (client, server):
+        exempted: list[int] = []
+        borrowed = getattr(client, family)
+        sock = factory(server, exempted).dial_app(Endpoint(getattr(server, family), 1), borrowed)
+        assert sock.getsockname()[0] == borrowed
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 0x111
+        assert exempted == []
+        sock.close()
+
+
+def test_a_pod_that_calls_itself_borrows_nothing() -> None:
+    with pair() as (_, server):
+        sock = factory(server).dial_app(Endpoint(server.ip4, 1), server.ip4)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 0
+        sock.close()
+
+
+def test_a_taken_port_is_refused() -> None:
+    with pair() as (client, _):
+        first = factory(client).listen(15001, 16)
+        with pytest.raises(OSError, match="Address already in use"):
+            factory(client).listen(15001, 16)
+        first.close()
+
+
+def test_an_unreachable_address_fails_at_once_and_leaks_nothing() -> None:
+    with pair(v6=False) as (client, _), pytest.raises(OSError, match="connect"):
+        factory(client).dial(Endpoint("fd99::1", 80))
+
+
+def test_no_original_destination_without_steering() -> None:
+    with pair() as (client, _):
+        sock = client.socket()
+        assert factory(client).original_destination(sock) is None
+        sock.close()
+
+
+def test_tuning_is_visible() -> None:
+    with socket.socket() as sock:
+        tune(sock)
+        tune_tunnel(sock)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 9
+        assert sock.getsockopt(socket.IPPROTO_TCP, 25) == 128 << 10
+
+
+def test_closing_with_reset_is_seen_as_one() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        far, _ = listener.accept()
+        close_with_reset(far)
+        with near, pytest.raises(ConnectionResetError):
+            near.recv(1)

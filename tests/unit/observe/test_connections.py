@@ -1,0 +1,69 @@
+"""The record of connections."""
+
+import asyncio
+
+from zproxy.model.addr import Endpoint
+from zproxy.model.conn import Direction
+from zproxy.observe.connections import Connection, Connections
+
+SRC, DST = Endpoint("10.0.0.1", 1000), Endpoint("10.0.0.2", 80)
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.seen: list[Connection] = []
+
+    def ended(self, connection: Connection, now: float) -> None:
+        self.seen.append(connection)
+
+
+def test_a_connection_ends_once_whoever_says_so_again() -> None:
+    sink = Sink()
+    connections = Connections(sink, keep_ended=10)
+    one = connections.open("demo/a", Direction.OUTBOUND, SRC, DST, now=1.0)
+    connections.end(one, 2.0, "broke", "RESET")
+    connections.end(one, 3.0)
+    assert sink.seen == [one]
+    assert (one.state, one.error, one.reason, one.duration_s) == ("failed", "broke", "RESET", 1.0)
+    totals = connections.totals
+    assert (totals.opened, totals.closed, totals.failed) == (1, 1, 1)
+
+
+def test_rows_show_ended_and_open_ones() -> None:
+    connections = Connections(Sink(), keep_ended=10)
+    done = connections.open("demo/a", Direction.OUTBOUND, SRC, DST, now=1.0)
+    done.bytes_sent = 5
+    connections.end(done, 1.5)
+    connections.open("demo/a", Direction.INBOUND, DST, SRC, now=2.0)
+    rows = list(connections.rows(now=4.0))
+    assert [(row["state"], row["duration_ms"], row["direction"]) for row in rows] == [
+        ("closed", 500, "outbound"),
+        ("open", 2000, "inbound"),
+    ]
+    assert rows[0]["src"] == "10.0.0.1:1000"
+    assert connections.totals.bytes_sent == 5
+    assert connections.live() == 1
+
+
+def test_only_the_last_ended_ones_are_kept() -> None:
+    connections = Connections(Sink(), keep_ended=3)
+    for number in range(10):
+        connections.end(connections.open("demo/a", Direction.OUTBOUND, SRC, DST, now=number), number + 1.0)
+    assert [row["id"] for row in connections.rows(now=20.0)] == [8, 9, 10]
+
+
+def test_waiting_for_idle_ends_with_the_last_connection() -> None:
+    async def main() -> bool:
+        connections = Connections(Sink(), keep_ended=3)
+        await connections.idle()  # nothing is open: at once
+        one, two = (connections.open("demo/a", Direction.OUTBOUND, SRC, DST, now=0.0) for _ in range(2))
+        waiter = asyncio.ensure_future(connections.idle())
+        await asyncio.sleep(0)
+        connections.end(one, 1.0)
+        await asyncio.sleep(0)
+        early = waiter.done()
+        connections.end(two, 1.0)
+        await asyncio.wait_for(waiter, 1)
+        return early
+
+    assert asyncio.run(main()) is False

@@ -1,0 +1,331 @@
+"""The daemon as a whole, with eBPF replaced by a stand-in: what it needs to start, and how it ends."""
+
+import asyncio
+import fcntl
+import logging
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from zproxy_cli.main import zproxy
+
+from tests.support.mesh import yaml_of
+from tests.support.netns import Namespace, pair
+from tests.support.podstate import listening, state_of
+from tests.support.steering import FakeSteering, open_files, pod_of
+from zproxy import app
+from zproxy.errors import ConfigError, SteeringError, ZproxyError
+from zproxy.node import client, manager
+from zproxy.node.client import Client
+
+ROOT = Path(__file__).parents[2]
+WAIT_S = 10.0
+PORTS = [15001, 15006, 15008]
+
+
+class Machine:
+    """Where daemons of a test run: their directory, their steering, their mesh."""
+
+    def __init__(self, directory: Path) -> None:
+        self.run_root = directory / "run"
+        self.steering = FakeSteering()
+        self.options = app.Options("node-a", directory / "mesh.yaml", directory / "ca")
+        self.options.config.write_text(yaml_of())
+
+    def run(self, visit: Callable[[Client], Any]) -> Any:
+        """Run the daemon in this thread until `visit`, in another, has ended; return what that returned."""
+        outcome: list[Any] = []
+
+        def go() -> None:
+            try:
+                outcome.append(visit(_ready(self.options.node)))
+            except BaseException as error:
+                outcome.append(error)
+            finally:
+                _stop(self.options.node)
+
+        visitor = threading.Thread(target=go)
+        visitor.start()
+        try:
+            app.run(self.options)
+        finally:
+            visitor.join()
+        if isinstance(outcome[0], BaseException):
+            raise outcome[0]
+        return outcome[0]
+
+
+def _ready(node: str) -> Client:
+    ends = time.monotonic() + WAIT_S
+    while True:
+        try:
+            Client(node).call("status")
+        except ZproxyError:
+            assert time.monotonic() < ends, "the daemon never answered"
+            time.sleep(0.01)
+        else:
+            return Client(node)
+
+
+def _stop(node: str) -> None:
+    try:
+        Client(node).call("stop")
+    except ZproxyError:
+        return  # the visit has stopped it
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    made = Machine(tmp_path)
+    for module in (app, client, manager):
+        monkeypatch.setattr(module, "RUN_ROOT", made.run_root)
+    monkeypatch.setattr(app, "Steering", SimpleNamespace(open=lambda node: made.steering))
+    monkeypatch.setattr(app, "_name_process", lambda: None)
+    monkeypatch.setattr(app, "_raise_file_limit", lambda: None)
+    logger = logging.getLogger("zproxy")
+    before = (logger.handlers[:], logger.level, logger.propagate)
+    yield made
+    logger.handlers[:], logger.level, logger.propagate = before
+
+
+@pytest.fixture
+def pod(machine: Machine) -> Iterator[Namespace]:
+    """The namespace of demo/client on the machine's node."""
+    with pair("pod", "peer") as (made, _):
+        machine.options.config.write_text(yaml_of(pod_of("demo/client", made)))
+        yield made
+
+
+def cli(*words: str) -> Result:
+    return CliRunner(env={"ZPROXY_NODE": None}).invoke(zproxy, words, prog_name="zproxy")
+
+
+@pytest.mark.root
+def test_a_daemon_answers_every_command_and_stops_when_told(
+    machine: Machine, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = open_files()
+    answers = machine.run(
+        lambda daemon: {
+            name: daemon.call(name)
+            for name in ("status", "pods", "workloads", "certs", "connections", "tunnels", "stop")
+        }
+    )
+    assert answers["status"]["node"] == "node-a"
+    assert [answers[name] for name in ("pods", "workloads", "certs", "connections", "tunnels")] == [[]] * 5
+    lines = capfd.readouterr().out.splitlines()
+    assert re.search(r"Z\tinfo\tzproxy\tready: node node-a, zproxy \S+, TLS by \S+", lines[0])
+    assert lines[-1].endswith("stopping; enrolled pods stay steered and are refused until a daemon is back")
+    assert not (machine.run_root / "node-a" / "control.sock").exists()
+    assert machine.steering.is_closed
+    assert open_files() == files
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_daemon(machine: Machine, number: signal.Signals) -> None:
+    machine.run(lambda _: os.kill(os.getpid(), number))
+    assert machine.steering.is_closed
+
+
+@pytest.mark.root
+def test_pods_live_in_the_daemon_and_are_taken_up_by_the_next(machine: Machine, pod: Namespace) -> None:
+    before = state_of(pod)
+
+    def enroll(daemon: Client) -> Any:
+        row = daemon.call("enroll", pod="demo/client", netns=pod.name)
+        assert listening(pod) == PORTS
+        assert [r["identity"] for r in daemon.call("certs")] == [row["identity"]] * 2
+        assert [(r["name"], r["enrolled"]) for r in daemon.call("workloads")] == [("client", True)]
+        return row
+
+    row = machine.run(enroll)
+    assert listening(pod) == []
+    assert list(machine.steering.attached) == [pod.netns.cookie()]
+
+    def unenroll(daemon: Client) -> Any:
+        rows = daemon.call("pods")
+        assert listening(pod) == PORTS
+        daemon.call("unenroll", pod="demo/client")
+        return rows
+
+    rows = machine.run(unenroll)
+    assert [(r["pod"], r["netns"]) for r in rows] == [("demo/client", row["netns"])]
+    assert state_of(pod) == before
+    assert machine.steering.attached == {}
+
+
+@pytest.mark.root
+def test_the_command_prints_what_the_daemon_says(machine: Machine, pod: Namespace) -> None:
+    def visit(_: Client) -> tuple[Result, Result]:
+        return cli("enroll", "demo/client", "--netns", pod.name), cli("enroll", "demo/nobody")
+
+    done, refused = machine.run(visit)
+    assert done.exit_code == 0
+    assert "demo/client" in done.stdout
+    assert refused.exit_code == 1
+    assert refused.stderr == (
+        "Error: unknown pod demo/nobody: the mesh has no such workload; `zproxy workloads` lists them\n"
+    )
+
+
+@pytest.mark.root
+def test_a_second_daemon_of_the_node_says_who_runs(machine: Machine) -> None:
+    def visit(_: Client) -> Result:
+        return cli("run", "--node", "node-a", "--config", str(machine.options.config))
+
+    second = machine.run(visit)
+    assert second.exit_code == 1
+    assert second.stderr == (
+        f"Error: a zproxy daemon for node node-a runs already (pid {os.getpid()}); stop it or use another --node\n"
+    )
+
+
+@pytest.mark.root
+def test_a_lock_without_a_name_in_it_still_holds(machine: Machine) -> None:
+    directory = machine.run_root / "node-a"
+    directory.mkdir(parents=True)
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match=r"node-a runs already \(pid unknown\)"):
+            app.run(machine.options)
+
+
+@pytest.mark.root
+def test_the_run_directory_is_root_s(machine: Machine) -> None:
+    machine.run(lambda _: None)
+    assert (machine.run_root / "node-a").stat().st_mode & 0o777 == 0o700
+    assert (machine.run_root / "node-a" / "lock").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("node", ["", ".", "..", "a/b", ".hidden", "-x", "a b", "a\n", "ü", "x" * 81])
+def test_what_cannot_name_a_node_is_refused(machine: Machine, node: str) -> None:
+    with pytest.raises(ConfigError, match="is not a node name: letters, digits, '-' and '.' only"):
+        app.run(app.Options(node, machine.options.config, machine.options.ca_directory))
+    assert not machine.run_root.exists()
+
+
+@pytest.mark.root
+def test_the_longest_node_name_has_a_control_socket_at_its_real_place() -> None:
+    from zproxy.config import RUN_ROOT
+
+    assert len(str(RUN_ROOT / ("x" * app.MAX_NODE_NAME) / "control.sock")) <= 107
+
+
+@pytest.mark.root
+def test_a_bad_mesh_is_a_sentence_with_file_and_line_and_nothing_is_begun(machine: Machine) -> None:
+    machine.options.config.write_text("workloads:\n- uid: x\n  nmae: y\n")
+    result = cli("run", "--node", "node-a", "--config", str(machine.options.config))
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {machine.options.config}:3: ")
+    assert result.stderr.count("\n") == 1
+    assert not machine.run_root.exists()
+
+
+@pytest.mark.root
+def test_a_daemon_that_cannot_steer_says_so_and_frees_the_node(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: str) -> FakeSteering:
+        raise SteeringError("the verifier says no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(app, "Steering", SimpleNamespace(open=refuse))
+        result = cli(
+            *("run", "--node", "node-a", "--config", str(machine.options.config)),
+            *("--ca-dir", str(machine.options.ca_directory)),
+        )
+    assert (result.exit_code, result.stderr) == (1, "Error: the verifier says no\n")
+    machine.run(lambda _: None)
+
+
+@pytest.mark.root
+def test_who_is_not_root_is_told_so(tmp_path: Path) -> None:
+    code = (
+        "import os, zproxy.app, zproxy_cli.run; from zproxy_cli.main import main\n"
+        "os.setgroups([]); os.seteuid(65534); main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", "--node", "node-a", "--config", str(tmp_path / "none.yaml")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "Error: zproxy run needs root (it enters namespaces and loads eBPF); run it with sudo\n"
+    )
+
+
+def test_the_process_is_shown_as_zproxy() -> None:
+    code = "from zproxy.app import _name_process as n; n(); print(open('/proc/self/comm').read(), end='')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == "zproxy\n"
+
+
+def test_the_daemon_takes_all_descriptors_that_it_may_have() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, before[1]), before[1]))
+        app._raise_file_limit()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+class Item:
+    """Something on the poller."""
+
+    def __init__(self, *, is_beyond_repair: bool) -> None:
+        self.aborted: list[str] = []
+        self._is_beyond_repair = is_beyond_repair
+
+    def on_event(self, events: int) -> None:
+        raise NotImplementedError
+
+    def abort(self, error: str) -> None:
+        self.aborted.append(error)
+        if self._is_beyond_repair:
+            raise RuntimeError("no socket")
+
+
+@pytest.mark.parametrize("is_beyond_repair", [False, True])
+def test_a_handler_that_raises_costs_its_own_connection_only(
+    is_beyond_repair: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    item = Item(is_beyond_repair=is_beyond_repair)
+    app._crashed(item, KeyError("x"))
+    assert item.aborted == ["KeyError: 'x'"]
+    assert "internal error in Item" in caplog.text
+    assert ("cannot close after an internal error" in caplog.text) is is_beyond_repair
+
+
+def test_a_timer_goes_on_after_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        second = asyncio.Event()
+        calls = []
+
+        def work() -> None:
+            calls.append(1)
+            if len(calls) == 1:
+                raise ValueError("first")
+            second.set()
+
+        timer = asyncio.ensure_future(app._every(0.001, work))
+        await asyncio.wait_for(second.wait(), WAIT_S)
+        timer.cancel()
+
+    asyncio.run(run())
+    assert "timer failed" in caplog.text
