@@ -1,4 +1,4 @@
-"""One data-plane worker that a test drives by waiting: no event loop, no thread, no sleep, a clock that stands."""
+"""One data-plane worker that a test drives by waiting: no loop, no thread, no sleep, a clock that stands."""
 
 import select
 import socket

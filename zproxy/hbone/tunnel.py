@@ -351,6 +351,7 @@ class Tunnel:
         self.worker.poller.remove(self.sock.fileno())
         streams = self.wire.streams
         self._outbox.drop()
+        self.tls.close()
         self._starved.clear()
         if isinstance(error, TunnelClosed):
             close_with_reset(self.sock)

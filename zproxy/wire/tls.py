@@ -51,6 +51,9 @@ class TlsSession(Protocol):
     def shutdown(self) -> None:
         """Queue close_notify; nothing is written afterwards."""
 
+    def close(self) -> None:
+        """Let go of what was fed and not read; nothing is called afterwards."""
+
 
 class TlsContext(Protocol):
     """Credentials made ready for one role. Rotation makes a new context; sessions keep theirs."""

@@ -3,6 +3,10 @@
 Per feed the receive buffer itself becomes the read BIO, SSL_read decrypts into the caller's buffer, SSL_write
 encrypts 64 KiB at a time so that the write BIO stays in the L2 cache, and waiting for more is a return value,
 never an exception. The binding is no public interface; `tls.choose_engine` tries it before use.
+
+A memoryview that is still exported to C when the cycle collector clears it crashes CPython (its mbuf is
+dropped, then dereferenced at release; seen on 3.11). So an export NEVER outlives its call on a failure path,
+where tracebacks make cycles, and `close` ends the one that a session keeps between calls.
 """
 
 from typing import Any
@@ -140,7 +144,8 @@ class OpensslSession:
         self._fed: Any = None
         """The buffer under the read BIO, None as soon as it is drained."""
         self._kept = b""
-        self._failure: TlsFailed | None = None
+        self._failure = ""
+        """Why reading ended; the sentence and not the exception, whose traceback would hold this session."""
         self.eof = False
         self.alpn: str | None = None
 
@@ -154,6 +159,7 @@ class OpensslSession:
         if lib.SSL_get_error(self._ssl, result) == lib.SSL_ERROR_WANT_READ:
             self._fed = None
             return False
+        self._fed = None
         raise self._why()
 
     def feed(self, data: memoryview) -> None:
@@ -168,8 +174,8 @@ class OpensslSession:
 
     def read_into(self, buffer: memoryview) -> int:
         """See TlsSession."""
-        if self._failure is not None:
-            raise self._failure
+        if self._failure:
+            raise TlsFailed(self._failure)
         if self._fed is None:
             return 0
         ssl, read = self._ssl, lib.SSL_read
@@ -178,6 +184,7 @@ class OpensslSession:
         while got < size:
             count = read(ssl, target + got, size - got)
             if count <= 0:
+                ffi.release(target)
                 return self._stopped(count, got)
             got += count
         return got
@@ -191,6 +198,7 @@ class OpensslSession:
                 self._drain()
             piece = min(size - at, PIECE)
             if lib.SSL_write(ssl, source + at, piece) != piece:
+                ffi.release(source)
                 raise self._why()
             at += piece
 
@@ -231,6 +239,10 @@ class OpensslSession:
         lib.SSL_shutdown(self._ssl)
         lib.ERR_clear_error()
 
+    def close(self) -> None:
+        """See TlsSession."""
+        self._fed = None
+
     def _check_alpn(self) -> None:
         name = ffi.new("unsigned char **")
         size = ffi.new("unsigned int *")
@@ -256,9 +268,9 @@ class OpensslSession:
         if lib.SSL_get_error(self._ssl, result) == lib.SSL_ERROR_ZERO_RETURN:
             self.eof = True
         else:
-            self._failure = self._why()
+            self._failure = str(self._why())
             if not got:
-                raise self._failure
+                raise TlsFailed(self._failure)
         return got
 
     def _why(self) -> TlsFailed:

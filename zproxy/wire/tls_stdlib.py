@@ -122,6 +122,9 @@ class StdlibSession:
             # close_notify is queued and the peer's missing, or the handshake got not far enough for one.
             return
 
+    def close(self) -> None:
+        """See TlsSession; a MemoryBIO copies, so there is nothing to let go of."""
+
     def _fail(self, failure: TlsFailed, got: int) -> int:
         """Raise, but hand over first what was decrypted before the failure."""
         self._failure = failure

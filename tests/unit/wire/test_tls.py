@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import random
 import ssl
 from collections.abc import Callable, Iterator
@@ -428,3 +429,31 @@ def test_a_binding_without_a_function_is_not_chosen(monkeypatch: pytest.MonkeyPa
 
 def test_the_self_test_passes_for_both(engine: TlsEngine) -> None:
     tls_selftest.prove(engine)
+
+
+def test_sessions_that_failed_are_collected_without_harm(
+    engines: tuple[TlsEngine, TlsEngine],
+) -> None:
+    """A memoryview exported to C crashes the interpreter when the cycle collector finds it first."""
+    for _ in range(50):
+        client = engines[0].client(shared_ca().expired(CLIENT)).session()
+        server = engines[1].server(shared_ca().credentials(SERVER)).session()
+        kept = []
+        buffer = memoryview(bytearray(1 << 16))
+        with contextlib.suppress(TlsFailed):
+            for _step in range(4):
+                client.handshake()
+                server.feed(memoryview(bytearray(client.output()))[:])
+                server.handshake()
+                client.feed(memoryview(bytearray(server.output()))[:])
+        try:
+            client.handshake()
+            client.read_into(buffer)
+        except TlsFailed as error:
+            kept.append(error)
+        client.close()
+        server.close()
+        cycle = [client, server, kept, buffer]
+        cycle.append(cycle)
+        del cycle, client, server, kept, buffer
+        gc.collect()

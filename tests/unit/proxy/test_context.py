@@ -1,0 +1,55 @@
+"""What the connections of one pod share."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from tests.support.ca import CLIENT, shared_ca
+from tests.support.mesh import workload
+from tests.support.plane import Plane
+from zproxy.identity.certificate import Certificate
+from zproxy.model.identity import SpiffeId
+from zproxy.proxy.context import PEERS_CACHED, TlsContexts
+from zproxy.wire.tls import choose_engine
+
+
+class Rotating:
+    """A certificate source whose certificate the test renews."""
+
+    def __init__(self) -> None:
+        self.serial = 1
+
+    def current(self) -> Certificate:
+        now = datetime.now(UTC)
+        return Certificate(SpiffeId.parse(CLIENT), shared_ca().credentials(CLIENT), self.serial, now, now)
+
+
+def test_a_tls_context_lives_as_long_as_its_certificate() -> None:
+    source: Any = Rotating()
+    contexts = TlsContexts(choose_engine(), source)
+    first = contexts.client()
+    assert contexts.client() is first
+    assert contexts.server() is contexts.server() is not first
+    source.serial = 2
+    assert contexts.client() is not first
+
+
+def test_peers_are_resolved_once_and_bounded() -> None:
+    plane = Plane()
+    pod = plane.client
+    known = pod.peers(pod.workload, None)
+    assert pod.peers(pod.workload, None) is known
+    for number in range(PEERS_CACHED):
+        pod.peers(pod.workload, workload(f"demo/p{number}", f"10.9.{number >> 8}.{number & 255}"))
+    assert pod.peers(pod.workload, None) is not known
+    plane.close()
+
+
+def test_a_changed_workload_is_not_shown_with_its_old_fields() -> None:
+    plane = Plane()
+    old = workload("demo/x", "10.0.0.9")
+    new = workload("demo/x", "10.0.0.9", canonical_name="renamed")
+    first = plane.client.peers(old, None)
+    second = plane.client.peers(new, None)
+    assert first is not second
+    assert second.source is new
+    plane.close()

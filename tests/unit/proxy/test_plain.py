@@ -1,0 +1,90 @@
+"""Two sockets and the bytes between them."""
+
+import hashlib
+import os
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.plane import Plane
+from zproxy.model.addr import Endpoint
+
+
+@pytest.fixture
+def plane() -> Iterator[Plane]:
+    made = Plane()
+    yield made
+    made.close()
+
+
+def pair(plane: Plane) -> tuple[socket.socket, socket.socket]:
+    """Return both ends of a connection that is passed through in plain."""
+    outside = plane.keep(socket.create_server(("127.0.0.3", 0)))
+    plane.routes[Endpoint("127.0.0.3", 80)] = outside.getsockname()[1]
+    near = plane.dial("127.0.0.3", 80)
+    return near, plane.accept(outside)
+
+
+@pytest.mark.parametrize("is_up", [True, False], ids=["up", "down"])
+def test_bulk_arrives_intact_and_half_close_travels(plane: Plane, is_up: bool) -> None:
+    ends = pair(plane)
+    source, sink = ends if is_up else reversed(ends)
+    data = os.urandom(1 << 20) * 8
+    source.setblocking(True)
+
+    def send() -> None:
+        source.sendall(data)
+        source.shutdown(socket.SHUT_WR)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    got = plane.receive(sink, len(data) + 1)
+    sender.join()
+    assert hashlib.sha256(got).digest() == hashlib.sha256(data).digest()
+    sink.sendall(b"thanks")
+    sink.close()
+    assert plane.receive(source, 100) == b"thanks"
+    record = plane.ended(1)[0]
+    assert record.error == ""
+    assert (record.bytes_sent, record.bytes_recv) == ((len(data), 6) if is_up else (6, len(data)))
+
+
+@pytest.mark.parametrize("is_near", [True, False], ids=["near", "far"])
+def test_a_reset_travels(plane: Plane, is_near: bool) -> None:
+    ends = pair(plane)
+    breaks, hears = ends if is_near else reversed(ends)
+    breaks.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    breaks.close()
+    with pytest.raises(ConnectionResetError):
+        plane.receive(hears, 1)
+    assert plane.ended(1)[0].error
+    assert plane.client.relays == set()
+
+
+def test_who_does_not_read_stops_the_sender(plane: Plane) -> None:
+    near, far = pair(plane)
+    near.setblocking(False)
+    sent, stalls = 0, 0
+
+    def push() -> bool:
+        nonlocal sent, stalls
+        try:
+            sent += near.send(bytes(1 << 16))
+            stalls = 0
+        except BlockingIOError:
+            stalls += 1
+        return stalls > 20
+
+    plane.wait(push)
+    assert sent < 24 << 20
+    assert len(plane.receive(far, sent)) == sent
+
+
+def test_a_destination_that_refuses_is_named(plane: Plane) -> None:
+    plane.routes[Endpoint("127.0.0.3", 80)] = 1
+    near = plane.dial("127.0.0.3", 80)
+    with pytest.raises(ConnectionResetError):
+        plane.receive(near, 1)
+    assert "connect to 127.0.0.3:80 failed: Connection refused" in plane.ended(1)[0].error
