@@ -75,9 +75,14 @@ class Bench:
         self._played.append(peer)
         return peer
 
-    def serve_raw(self, credentials: Credentials, limits: Limits = Limits()) -> RawServer:  # noqa: B008 - immutable
-        """Return a tunnel server played by the test, on a free port of the loopback."""
-        server = RawServer(credentials, limits)
+    def serve_raw(
+        self,
+        credentials: Credentials,
+        ip: str,
+        limits: Limits = Limits(),  # noqa: B008 - immutable
+    ) -> RawServer:
+        """Return a tunnel server played by the test, on a free port of `ip`."""
+        server = RawServer(credentials, limits, ip)
         self._played.append(server)
         return server
 

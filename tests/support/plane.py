@@ -8,12 +8,12 @@ import contextlib
 import select
 import socket
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from tests.support.bench import Bench
 from tests.support.ca import SpiffeCa, shared_ca
 from tests.support.mesh import mesh, workload
 from zproxy.config import Deadlines, Limits
-from zproxy.hbone.client import ClientTunnel
 from zproxy.hbone.pool import Pool
 from zproxy.identity.certificate import Certificate
 from zproxy.model.addr import Endpoint
@@ -118,12 +118,7 @@ class Plane(Bench):
             engine=choose_engine(),
             connections=self.connections,
         )
-        pod.pool = Pool(
-            lambda key, watcher: ClientTunnel(
-                pod.worker, dial_tunnel(pod, key), key, pod.tls.client(), watcher
-            ),
-            self.worker.limits.streams_waiting,
-        )
+        pod.pool = Pool(partial(dial_tunnel, pod), self.worker.limits.streams_waiting)
         return pod
 
     def _listen(self, handler: Accepted) -> int:

@@ -158,18 +158,21 @@ class RawPeer:
 
 
 class RawServer:
-    """A listener whose tunnels are RawPeers, in order of arrival."""
+    """A listener whose tunnels are RawPeers, in order of arrival; `is_mute` holds all of them up."""
 
-    def __init__(self, credentials: Credentials, limits: Limits) -> None:
+    def __init__(self, credentials: Credentials, limits: Limits, ip: str) -> None:
         self._context = StdlibEngine().server(credentials)
         self._limits = limits
-        self._sock = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._sock = socket.create_server((ip, 0), backlog=512)
         self._sock.setblocking(False)
-        self.address = Endpoint("127.0.0.1", self._sock.getsockname()[1])
+        self.port: int = self._sock.getsockname()[1]
         self.peers: list[RawPeer] = []
+        self.is_mute = False
 
     def step(self) -> None:
         """See Played."""
+        if self.is_mute:
+            return
         with contextlib.suppress(BlockingIOError):
             while True:
                 accepted, _ = self._sock.accept()

@@ -144,7 +144,8 @@ def test_a_signal_ends_the_daemon(machine: Machine, number: signal.Signals) -> N
 
 @pytest.mark.root
 def test_pods_live_in_the_daemon_and_are_taken_up_by_the_next(machine: Machine, pod: Namespace) -> None:
-    before = state_of(pod)
+    machine.run(lambda _: None)
+    before, files = state_of(pod), open_files()
 
     def enroll(daemon: Client) -> Any:
         row = daemon.call("enroll", pod="demo/client", netns=pod.name)
@@ -155,6 +156,7 @@ def test_pods_live_in_the_daemon_and_are_taken_up_by_the_next(machine: Machine, 
 
     row = machine.run(enroll)
     assert listening(pod) == []
+    assert open_files() == files
     assert list(machine.steering.attached) == [pod.netns.cookie()]
 
     def unenroll(daemon: Client) -> Any:

@@ -5,7 +5,7 @@ import socket
 from typing import Final
 
 from zproxy.errors import ConnectFailed, ZproxyError
-from zproxy.hbone.client import ClientTunnel, connect_error
+from zproxy.hbone.client import ClientTunnel, TunnelWatcher, connect_error
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction, PoolKey
 from zproxy.model.identity import SpiffeId
@@ -136,9 +136,11 @@ class OutboundStream(StreamRelay):
             self.pod.pool.has_room(self._key)
 
 
-def dial_tunnel(pod: PodContext, key: PoolKey) -> socket.socket:
-    """Start the TCP connection of a tunnel; raise ConnectFailed when even that is refused at once."""
+def dial_tunnel(pod: PodContext, key: PoolKey, watcher: TunnelWatcher) -> ClientTunnel:
+    """Begin a tunnel; raise IdentityError without a certificate, ConnectFailed when refused at once."""
+    context = pod.tls.client()
     try:
-        return pod.sockets.dial(key.dst)
+        sock = pod.sockets.dial(key.dst)
     except OSError as error:
         raise ConnectFailed(connect_error(str(key.dst), error.errno or 0)) from error
+    return ClientTunnel(pod.worker, sock, key, context, watcher)

@@ -4,13 +4,12 @@ import errno
 import itertools
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from zproxy.errors import EnrollError
-from zproxy.hbone.client import ClientTunnel, TunnelWatcher
 from zproxy.hbone.pool import Pool
 from zproxy.hbone.tunnel import Tunnel
 from zproxy.model import ports
-from zproxy.model.conn import PoolKey
 from zproxy.net.listener import Accepted, Listener
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.inbound import Inbound
@@ -30,7 +29,7 @@ class Straw:
 
     def __init__(self, pod: PodContext) -> None:
         self.pod = pod
-        pod.pool = Pool(self._dial, pod.worker.limits.streams_waiting)
+        pod.pool = Pool(partial(dial_tunnel, pod), pod.worker.limits.streams_waiting)
         handlers: tuple[Accepted, ...] = (
             Outbound(pod).on_accept,
             Plaintext(pod).on_accept,
@@ -68,10 +67,6 @@ class Straw:
             tunnel.close()
         self.pod.worker.poller.flush()
         self.pod.certificates.close()
-
-    def _dial(self, key: PoolKey, watcher: TunnelWatcher) -> ClientTunnel:
-        context = self.pod.tls.client()
-        return ClientTunnel(self.pod.worker, dial_tunnel(self.pod, key), key, context, watcher)
 
     def _bind(self) -> tuple[socket.socket, ...]:
         opened: list[socket.socket] = []

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,11 +115,13 @@ def test_a_dead_daemon_s_socket_is_no_daemon() -> None:
 
 def test_a_daemon_that_is_stuck_is_waited_for_with_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "ANSWER_S", 0.05)
+    begun = time.monotonic()
     with (
         listening("node-a"),
         pytest.raises(ZproxyError, match="the daemon of node-a did not answer: timed out"),
     ):
         Client("node-a").call("pods")
+    assert time.monotonic() - begun < 2
 
 
 def test_running_nodes_are_those_that_accept(run_root: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import socket
 import stat
@@ -90,15 +91,23 @@ class Caller:
 def served(tmp_path: Path) -> Callable[[Body], None]:
     """Return a function that runs a test's body against a started server."""
 
-    async def serve(body: Body) -> None:
+    async def serve(body: Body) -> list[str]:
+        unhandled: list[str] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: unhandled.append(str(context)))
         desk = Desk(tmp_path)
         await desk.server.start()
         try:
             await asyncio.wait_for(body(desk), 10)
         finally:
             await desk.server.close()
+        gc.collect()  # a task's exception that nobody asked for is reported when the task goes
+        return unhandled
 
-    return lambda body: asyncio.run(serve(body))
+    def serve_cleanly(body: Body) -> None:
+        assert asyncio.run(serve(body)) == []
+
+    return serve_cleanly
 
 
 def request(command: str, **arguments: Any) -> dict[str, Any]:

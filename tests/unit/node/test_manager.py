@@ -262,9 +262,12 @@ def test_what_is_not_enrolled_cannot_be_unenrolled(node: Bench) -> None:
 
 @pytest.mark.root
 def test_without_a_daemon_listeners_are_gone_and_steering_stays(node: Bench, client: Namespace) -> None:
+    assert listening(client) == []
+    files = open_files()
     node.enroll("demo/client", netns=client.name)
     asyncio.run(node.manager.close())
     assert listening(client) == []
+    assert open_files() == files
     assert list(node.steering.attached) == [client.netns.cookie()]
     assert node.identities() == []
 
@@ -332,6 +335,18 @@ def test_a_name_that_is_another_namespace_by_now_is_a_new_sandbox(node: Bench, c
     assert node.steering.calls[-2:] == [("detach", 1), ("attach", client.netns.cookie())]
     node.unenroll("demo/client")
     assert "ipv4/tcp_tw_reuse = 1" in sysctls(client)
+
+
+@pytest.mark.root
+def test_a_name_that_is_another_namespace_by_now_does_not_keep_the_dead_one(
+    node: Bench, client: Namespace
+) -> None:
+    node.records.save(Record("demo/gone", client.netns.path, 1, None, {}))
+    state = state_of(client)
+    restart(node)
+    assert node.steering.calls == [("detach", 1)]
+    assert list(node.records.load()) == []
+    assert state_of(client) == state
 
 
 @pytest.mark.root

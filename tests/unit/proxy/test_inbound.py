@@ -1,14 +1,24 @@
 """What becomes of a CONNECT that reaches the pod."""
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.support.ca import CLIENT, SERVER, SpiffeCa, shared_ca, spiffe
 from tests.support.mesh import mesh, workload
 from tests.support.plane import CLIENT_IP, SERVER_IP, Plane
+from tests.support.raw import RawPeer
 from zproxy.config import Limits
+from zproxy.errors import IdentityError
+from zproxy.identity.certificate import Certificate
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction
+from zproxy.model.credentials import Credentials
+from zproxy.net.sockets import close_with_reset
+from zproxy.wire.errors import ErrorCode
+from zproxy.wire.hpack_blocks import literal
+from zproxy.wire.stream import Stream
 
 
 @pytest.fixture
@@ -70,8 +80,6 @@ def test_an_app_that_never_answers_is_503_at_the_deadline(plane: Plane) -> None:
 
 
 def test_pending_handshakes_are_bounded() -> None:
-    import socket
-
     plane = Plane(limits=Limits(pending_handshakes=2))
     strangers = [socket.create_connection((SERVER_IP, plane.hbone_port)) for _ in range(3)]
     record = plane.ended(1)[0]
@@ -84,3 +92,210 @@ def test_pending_handshakes_are_bounded() -> None:
     near.sendall(b"room again")
     assert plane.receive(far, 10) == b"room again"
     plane.close()
+
+
+def client(plane: Plane, credentials: Credentials | None = None) -> RawPeer:
+    """Dial the server pod's 15008 with a client that the test plays."""
+    credentials = credentials or shared_ca().credentials(CLIENT)
+    return plane.dial_raw(Endpoint(SERVER_IP, plane.hbone_port), credentials, CLIENT_IP)
+
+
+def ask(plane: Plane, authority: str) -> tuple[RawPeer, Stream]:
+    """Send one CONNECT over a tunnel of its own."""
+    peer = client(plane)
+    plane.wait(lambda: peer.wire.is_ready)
+    return peer, peer.request(authority)
+
+
+@pytest.mark.parametrize(
+    ("authority", "status", "reason", "sentence"),
+    [
+        ("127.0.0.9:8080", 400, "DENY", "ip mismatch: 127.0.0.2 != 127.0.0.9"),
+        ("127.0.0.2:15001", 503, "CONNECT", "attempted recursive call to ourselves: 127.0.0.2:15001"),
+        ("127.0.0.2:15006", 503, "CONNECT", "attempted recursive call to ourselves: 127.0.0.2:15006"),
+        ("127.0.0.2:15008", 503, "CONNECT", "attempted recursive call to ourselves: 127.0.0.2:15008"),
+        ("web.demo.svc:80", 503, "CONNECT", "no service or workload for hostname: 'web.demo.svc:80'"),
+        ("[::1:80", 400, "DENY", "invalid CONNECT address"),
+        ("127.0.0.2:4444", 503, "CONNECT", "connect to 127.0.0.2:4444 failed: Connection refused"),
+    ],
+)
+def test_what_may_not_pass_is_answered_and_written_down(
+    plane: Plane, authority: str, status: int, reason: str, sentence: str
+) -> None:
+    peer, stream = ask(plane, authority)
+    plane.wait(lambda: stream.id in peer.answers and stream.is_closed)
+    assert peer.answers[stream.id][0] == status
+    assert peer.resets in ({}, {stream.id: ErrorCode.NO_ERROR})
+    record = plane.ended(1)[0]
+    assert (record.reason, record.hbone_addr) == (reason, authority)
+    assert sentence in record.error
+    assert plane.server.relays == set()
+
+
+def test_a_refusal_leaves_the_tunnel_to_the_next_stream(plane: Plane) -> None:
+    app = plane.serve()
+    peer, refused_stream = ask(plane, "127.0.0.9:8080")
+    plane.wait(lambda: refused_stream.id in peer.answers)
+    stream = peer.request("127.0.0.2:8080")
+    far = plane.accept(app)
+    peer.wire.budget(stream)
+    plane.wait(lambda: peer.answers.get(stream.id, (0,))[0] == 200)
+    peer.send(stream, b"fine")
+    assert plane.receive(far, 4) == b"fine"
+
+
+def test_a_request_that_is_no_connect_is_refused(plane: Plane) -> None:
+    peer = client(plane)
+    plane.wait(lambda: peer.wire.is_ready)
+    block = literal(":method", "GET") + literal(":authority", "127.0.0.2:8080") + literal(":path", "/")
+    stream = peer.wire.open_stream(block)
+    plane.wait(lambda: stream.id in peer.answers)
+    assert peer.answers[stream.id][0] == 400
+    record = plane.ended(1)[0]
+    assert (record.reason, record.error) == ("DENY", "expected method CONNECT")
+
+
+def test_the_answer_carries_the_servers_labels(plane: Plane) -> None:
+    app = plane.serve()
+    peer, stream = ask(plane, "127.0.0.2:8080")
+    plane.accept(app)
+    plane.wait(lambda: stream.id in peer.answers)
+    status, headers = peer.answers[stream.id]
+    assert (status, headers.get("baggage")) == (200, plane.server.baggage)
+
+
+def test_the_record_shows_who_the_client_proved_to_be_not_who_it_says(plane: Plane) -> None:
+    app = plane.serve()
+    peer = client(plane, shared_ca().credentials(spiffe("demo", "billing")))
+    plane.wait(lambda: peer.wire.is_ready)
+    peer.request("127.0.0.2:8080")
+    plane.accept(app)
+    (row,) = plane.connections.rows(plane.now)
+    assert row["src_identity"] == "spiffe://cluster.local/ns/demo/sa/billing"
+    assert row["dst_identity"] == SERVER
+
+
+def test_what_a_client_sends_before_the_app_is_up_waits_for_it(plane: Plane) -> None:
+    app = plane.serve()
+    peer, stream = ask(plane, "127.0.0.2:8080")
+    peer.send(stream, b"early", end=True)
+    far = plane.accept(app)
+    assert plane.receive(far, 100) == b"early"
+    far.sendall(b"late")
+    far.close()
+    plane.wait(lambda: stream.id in peer.ended)
+    assert peer.received == b"late"
+    assert plane.ended(1)[0].error == ""
+
+
+def test_a_client_that_resets_before_the_app_is_up_costs_nothing(plane: Plane) -> None:
+    plane.serve()
+    peer, stream = ask(plane, "127.0.0.2:8080")
+    peer.wire.reset(stream, ErrorCode.CANCEL)
+    record = plane.ended(1)[0]
+    assert record.error == "the peer reset the stream: CANCEL"
+    assert plane.server.relays == set()
+
+
+def test_streams_beyond_the_limit_are_refused_and_may_be_tried_again() -> None:
+    plane = Plane(limits=Limits(max_streams_server=2))
+    app = plane.serve()
+    peer = client(plane)
+    plane.wait(lambda: peer.is_secured)
+    streams = [peer.request("127.0.0.2:8080") for _ in range(3)]  # before the limit is known
+    for _ in range(2):
+        plane.accept(app)
+    plane.wait(lambda: peer.resets == {streams[2].id: ErrorCode.REFUSED_STREAM})
+    plane.close()
+
+
+def of_another_ca() -> Credentials:
+    return SpiffeCa("other").credentials(CLIENT, roots=shared_ca().roots)
+
+
+def of_another_trust_domain() -> Credentials:
+    return shared_ca().credentials(spiffe("demo", "client", "elsewhere.example"))
+
+
+def nameless() -> Credentials:
+    return shared_ca().credentials()
+
+
+@pytest.mark.parametrize("credentials", [of_another_ca, of_another_trust_domain, nameless])
+def test_a_client_that_is_refused_gives_its_handshake_slot_back(
+    credentials: Callable[[], Credentials],
+) -> None:
+    plane = Plane(limits=Limits(pending_handshakes=1))
+    for count in range(1, 4):
+        client(plane, credentials())
+        records = plane.ended(count)
+    assert {(record.reason, record.peers) for record in records} == {("TLS_FAILURE", None)}
+    peer = client(plane)
+    plane.wait(lambda: peer.wire.is_ready)
+    plane.close()
+
+
+def leave(peer: RawPeer, plane: Plane) -> None:
+    peer.close()
+
+
+def be_slow(peer: RawPeer, plane: Plane) -> None:
+    plane.advance(10.0)
+
+
+def speak_no_tls(peer: RawPeer, plane: Plane) -> None:
+    peer.sock.send(b"GET / HTTP/1.1\r\n\r\n")
+
+
+def break_off(peer: RawPeer, plane: Plane) -> None:
+    close_with_reset(peer.sock)
+
+
+@pytest.mark.parametrize("misbehave", [leave, be_slow, speak_no_tls, break_off])
+def test_a_handshake_that_ends_in_any_way_gives_its_slot_back(
+    misbehave: Callable[[RawPeer, Plane], None],
+) -> None:
+    plane = Plane(limits=Limits(pending_handshakes=1))
+    for count in range(1, 4):
+        peer = client(plane)
+        peer.is_mute = True
+        plane.wait(lambda: len(plane.server.tunnels) == 1)
+        misbehave(peer, plane)
+        plane.ended(count)
+        assert plane.server.tunnels == set()
+    sound = client(plane)
+    plane.wait(lambda: sound.wire.is_ready)
+    plane.close()
+
+
+def test_a_client_that_secures_its_tunnel_and_says_nothing_more_is_given_up(plane: Plane) -> None:
+    peer = client(plane)
+    plane.wait(lambda: any(tunnel.peer is not None for tunnel in plane.server.tunnels))
+    peer.is_mute = True
+    plane.advance(9.9)
+    assert len(plane.server.tunnels) == 1
+    plane.advance(0.1)
+    assert plane.server.tunnels == set()
+    assert "TLS and HTTP/2 handshake took longer than 10 s" in plane.ended(1)[0].error
+
+
+def test_tunnels_are_bounded_and_the_refusal_says_so() -> None:
+    plane = Plane(limits=Limits(tunnels_per_pod=1))
+    first = client(plane)
+    plane.wait(lambda: first.wire.is_ready)
+    second = client(plane)
+    record = plane.ended(1)[0]
+    assert (record.reason, record.error) == ("LIMIT", "1 tunnels lead to this pod already")
+    plane.wait(lambda: second.is_cut)
+    plane.close()
+
+
+def test_a_pod_without_a_certificate_accepts_no_tunnel(plane: Plane) -> None:
+    def current() -> Certificate:
+        raise IdentityError("the CA is not available")
+
+    plane.server.certificates.current = current  # type: ignore[method-assign]
+    peer = client(plane)
+    plane.wait(lambda: peer.is_cut)
+    record = plane.ended(1)[0]
+    assert (record.error, record.reason) == ("the CA is not available", "IDENTITY")

@@ -5,11 +5,19 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.ca import SERVER, shared_ca
 from tests.support.mesh import mesh, workload
 from tests.support.plane import CLIENT_IP, SERVER_IP, Plane
+from tests.support.raw import RawPeer, RawServer
+from zproxy.config import Limits
+from zproxy.errors import IdentityError
+from zproxy.identity.certificate import Certificate
+from zproxy.model import ports
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction
 from zproxy.model.workload import Protocol
+from zproxy.wire import frames
+from zproxy.wire.errors import ErrorCode
 
 
 @pytest.fixture
@@ -80,3 +88,221 @@ def test_an_app_that_leaves_before_the_tunnel_is_up_is_forgotten(plane: Plane) -
     record = next(c for c in plane.ended(1) if c.direction is Direction.OUTBOUND)
     assert "broke" in record.error or "abruptly" in record.error
     assert plane.client.relays == set()
+
+
+def played(plane: Plane, limits: Limits = Limits()) -> RawServer:  # noqa: B008 - immutable
+    """Put a server that the test plays in the place of the server pod's."""
+    server = plane.serve_raw(shared_ca().credentials(SERVER), SERVER_IP, limits)
+    plane.routes[Endpoint(SERVER_IP, 15008)] = server.port
+    return server
+
+
+def requested(plane: Plane, server: RawServer, count: int = 1) -> RawPeer:
+    """Wait for `count` CONNECTs, and return the tunnel that has the last one."""
+    plane.wait(lambda: sum(len(peer.requests) for peer in server.peers) == count)
+    return server.peers[-1]
+
+
+def test_a_connect_says_where_to_and_for_whom(plane: Plane) -> None:
+    server = played(plane)
+    near = plane.dial()
+    (request,) = requested(plane, server).requests
+    assert request.authority == f"{SERVER_IP}:8080"
+    assert request.forwarded == f'for="{CLIENT_IP}:{near.getsockname()[1]}"'
+    assert request.baggage == plane.client.baggage
+    assert "k8s.pod.name=client" in request.baggage
+    assert request.traceparent is not None
+    version, trace, span, flags = request.traceparent.split("-")
+    assert (version, len(trace), len(span), flags) == ("00", 32, 16, "00")
+
+
+def test_every_connection_has_a_trace_of_its_own(plane: Plane) -> None:
+    server = played(plane)
+    for _ in range(2):
+        plane.dial()
+    requests = requested(plane, server, 2).requests
+    assert len({request.traceparent for request in requests}) == 2
+
+
+def test_no_byte_of_the_app_leaves_before_the_answer(plane: Plane) -> None:
+    server = played(plane)
+    near = plane.dial()
+    near.sendall(b"too early")
+    peer = requested(plane, server)
+    plane.settle()
+    assert peer.received == b""
+    peer.wire.respond(peer.streams[0], 200)
+    plane.wait(lambda: peer.received == b"too early")
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [(401, "DENY"), (400, "CONNECT"), (404, "CONNECT"), (503, "CONNECT"), (201, "CONNECT")],
+)
+def test_any_answer_but_200_breaks_the_apps_connection(plane: Plane, status: int, reason: str) -> None:
+    server = played(plane)
+    near = plane.dial()
+    near.sendall(b"secret")
+    peer = requested(plane, server)
+    peer.wire.respond(peer.streams[0], status, end=True)
+    with pytest.raises(ConnectionResetError):
+        plane.receive(near, 1)
+    record = plane.ended(1)[0]
+    assert (record.error, record.reason, record.bytes_sent) == (f"http status: {status}", reason, 0)
+    assert peer.received == b""
+
+
+def test_an_answer_that_does_not_come_is_given_up(plane: Plane) -> None:
+    server = played(plane)
+    near = plane.dial()
+    peer = requested(plane, server)
+    plane.advance(14.9)
+    assert plane.lines.ended_connections == []
+    plane.advance(0.1)
+    with pytest.raises(ConnectionResetError):
+        plane.receive(near, 1)
+    record = plane.ended(1)[0]
+    assert (record.error, record.reason) == ("CONNECT reply took longer than 15 s", "TIMEOUT")
+    plane.wait(lambda: peer.resets == {1: ErrorCode.CANCEL})
+
+
+def test_a_stream_that_the_peer_refused_is_tried_once_more(plane: Plane) -> None:
+    server = played(plane)
+    near = plane.dial()
+    peer = requested(plane, server)
+    peer.wire.reset(peer.streams[0], ErrorCode.REFUSED_STREAM)
+    requested(plane, server, 2)
+    assert peer.requests[0].authority == peer.requests[1].authority
+    peer.wire.respond(peer.streams[1], 200)
+    near.sendall(b"second try")
+    plane.wait(lambda: peer.received == b"second try")
+
+
+def test_a_second_refusal_is_an_answer(plane: Plane) -> None:
+    server = played(plane)
+    near = plane.dial()
+    for count in (1, 2):
+        peer = requested(plane, server, count)
+        peer.wire.reset(peer.streams[-1], ErrorCode.REFUSED_STREAM)
+    with pytest.raises(ConnectionResetError):
+        plane.receive(near, 1)
+    record = plane.ended(1)[0]
+    assert (record.error, record.reason) == ("the peer reset the stream: REFUSED_STREAM", "RESET")
+    plane.settle()
+    assert len(peer.requests) == 2
+
+
+def test_any_other_reset_is_not_tried_again(plane: Plane) -> None:
+    server = played(plane)
+    near = plane.dial()
+    peer = requested(plane, server)
+    peer.wire.reset(peer.streams[0], ErrorCode.INTERNAL_ERROR)
+    with pytest.raises(ConnectionResetError):
+        plane.receive(near, 1)
+    assert plane.ended(1)[0].error == "the peer reset the stream: INTERNAL_ERROR"
+    assert len(peer.requests) == 1
+
+
+def test_streams_that_a_goaway_disowns_go_to_another_tunnel(plane: Plane) -> None:
+    server = played(plane)
+    for _ in range(2):
+        plane.dial()
+    first = requested(plane, server, 2)
+    first.send_raw(frames.head(8, frames.GOAWAY, 0, 0) + bytes(8))  # last stream 0: none was touched
+    second = requested(plane, server, 4)
+    assert (len(server.peers), len(second.requests)) == (2, 2)
+    plane.wait(lambda: first.is_cut)
+    for stream in second.streams:
+        second.wire.respond(stream, 200)
+    plane.wait(lambda: all(relay.is_open for relay in plane.client.relays))  # type: ignore[attr-defined] # streams all
+
+
+def test_a_tunnel_whose_last_stream_was_refused_still_falls_idle(plane: Plane) -> None:
+    server = played(plane)
+    near = plane.dial()
+    plane.worker.sweep()
+    peer = requested(plane, server)
+    plane.advance(1.0)
+    peer.wire.reset(peer.streams[0], ErrorCode.REFUSED_STREAM)
+    requested(plane, server, 2)
+    peer.wire.reset(peer.streams[1], ErrorCode.REFUSED_STREAM)
+    plane.ended(1)
+    plane.advance(301.0)
+    plane.wait(lambda: peer.is_cut)
+    near.close()
+
+
+def test_a_peer_with_a_low_limit_gets_one_tunnel_per_so_many_streams(plane: Plane) -> None:
+    server = played(plane, Limits(max_streams_server=2))
+    plane.dial()
+    peer = requested(plane, server)
+    peer.wire.respond(peer.streams[0], 200)
+    for _ in range(4):
+        plane.dial()
+    requested(plane, server, 5)
+    assert sorted(len(peer.requests) for peer in server.peers) == [1, 2, 2]
+
+
+def test_a_place_that_becomes_free_serves_a_waiting_connection(plane: Plane) -> None:
+    server = played(plane, Limits(max_streams_server=1))
+    near = plane.dial()
+    first = requested(plane, server)
+    first.wire.respond(first.streams[0], 200)
+    plane.routes[Endpoint(SERVER_IP, 15008)] = silent(plane)
+    plane.dial()
+    plane.settle()
+    near.close()
+    first.wire.end(first.streams[0])
+    requested(plane, server, 2)
+
+
+def silent(plane: Plane) -> int:
+    """Return a port where connections are taken and never answered."""
+    return int(plane.keep(socket.create_server((SERVER_IP, 0))).getsockname()[1])
+
+
+def test_an_app_that_gives_up_while_it_waits_leaves_the_tunnel_to_others(plane: Plane) -> None:
+    server = played(plane)
+    server.is_mute = True
+    near, other = plane.dial(), plane.dial()
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    near.close()
+    plane.ended(1)
+    server.is_mute = False
+    requested(plane, server)
+    assert server.peers[0].requests[0].forwarded == f'for="{CLIENT_IP}:{other.getsockname()[1]}"'
+    record = plane.ended(1)[0]
+    assert "Connection reset by peer" in record.error
+
+
+def test_an_app_that_ends_before_the_answer_is_heard_to_the_end(plane: Plane) -> None:
+    server = played(plane)
+    near = plane.dial()
+    near.sendall(b"all at once")
+    near.shutdown(socket.SHUT_WR)
+    peer = requested(plane, server)
+    peer.wire.respond(peer.streams[0], 200)
+    plane.wait(lambda: peer.ended == {1})
+    assert peer.received == b"all at once"
+    peer.send(peer.streams[0], b"thanks", end=True)
+    assert plane.receive(near, 100) == b"thanks"
+    assert plane.ended(1)[0].error == ""
+
+
+def test_an_identity_without_a_certificate_carries_nothing(plane: Plane) -> None:
+    def current() -> Certificate:
+        raise IdentityError("the CA is not available")
+
+    plane.client.certificates.current = current  # type: ignore[method-assign]
+    near = plane.dial()
+    with pytest.raises(ConnectionResetError):
+        plane.receive(near, 1)
+    record = plane.ended(1)[0]
+    assert (record.error, record.reason) == ("the CA is not available", "IDENTITY")
+
+
+def test_a_loopback_port_of_the_mesh_is_no_target_either(plane: Plane) -> None:
+    for port in ports.ILLEGAL:
+        with pytest.raises(ConnectionResetError):
+            plane.receive(plane.dial("127.0.0.1", port), 1)
+    assert {record.reason for record in plane.ended(3)} == {"DENY"}

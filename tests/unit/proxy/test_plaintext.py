@@ -9,7 +9,6 @@ from tests.support.plane import CLIENT_IP, SERVER_IP, Plane
 from zproxy.model import ports
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction
-from zproxy.proxy import plaintext
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def test_it_is_passed_on_with_the_clients_address(plane: Plane) -> None:
 
 
 def test_ports_of_the_mesh_are_refused(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plaintext.ports, "ILLEGAL", ports.ILLEGAL | {plane.plaintext_port})
+    monkeypatch.setattr(ports, "ILLEGAL", ports.ILLEGAL | {plane.plaintext_port})
     near = knock(plane)
     with pytest.raises(ConnectionResetError):
         plane.receive(near, 1)
