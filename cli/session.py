@@ -45,9 +45,9 @@ class Session:
             for row in client.call("workloads"):
                 if f"{row['namespace']}/{row['name']}" == pod and row["node"] == client.node:
                     return client
-        nodes = " and ".join(client.node for client in clients)
+        nodes = ", ".join(client.node for client in clients)
         raise ConfigError(
-            f"unknown pod {pod}: neither {nodes} has it; `zproxy workloads` lists what there is"
+            f"unknown pod {pod}: none of {nodes} has it; `zproxy workloads` lists what there is"
         )
 
 

@@ -8,24 +8,19 @@ import contextlib
 import select
 import socket
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 from tests.support.bench import Bench
 from tests.support.ca import SpiffeCa, shared_ca
 from tests.support.mesh import mesh, workload
 from zproxy.config import Deadlines, Limits
-from zproxy.hbone.pool import Pool
 from zproxy.identity.certificate import Certificate
 from zproxy.model.addr import Endpoint
 from zproxy.model.credentials import Credentials
 from zproxy.model.identity import SpiffeId
 from zproxy.model.workload import Workload
-from zproxy.net.listener import Accepted, Listener
 from zproxy.observe.connections import Connection, Connections
 from zproxy.proxy.context import PodContext
-from zproxy.proxy.inbound import Inbound
-from zproxy.proxy.outbound import Outbound, dial_tunnel
-from zproxy.proxy.plaintext import Plaintext
+from zproxy.proxy.straw import Straw
 from zproxy.state.store import Mesh
 from zproxy.wire.tls import choose_engine
 
@@ -41,6 +36,11 @@ class LoopbackSockets:
         """What `original_destination` answers."""
         self.sources: list[str] = []
         """Source addresses asked for by `dial_app`."""
+
+    def listen(self, port: int, backlog: int) -> socket.socket:
+        sock = socket.create_server(("", 0), backlog=backlog)
+        sock.setblocking(False)
+        return sock
 
     def dial(self, to: Endpoint) -> socket.socket:
         sock = socket.socket()
@@ -64,12 +64,13 @@ class FixedCertificates:
         self._certificate = Certificate(
             identity, credentials, 1, now - timedelta(days=1), now + timedelta(days=1)
         )
+        self.is_closed = False
 
     def current(self) -> Certificate:
         return self._certificate
 
     def close(self) -> None:
-        pass
+        self.is_closed = True
 
 
 class Lines:
@@ -99,17 +100,17 @@ class Plane(Bench):
         self.lines = Lines()
         self.connections = Connections(self.lines, 64)
         self.mesh: Mesh = mesh(workload("demo/client", CLIENT_IP), workload("demo/server", SERVER_IP))
-        self._listeners: list[Listener] = []
         client, server = self.mesh.workloads
         self.client = self._pod(client, client_credentials or ca.credentials(str(client.identity)))
         self.server = self._pod(server, server_credentials or ca.credentials(str(server.identity)))
-        self.outbound_port = self._listen(Outbound(self.client).on_accept)
-        self.plaintext_port = self._listen(Plaintext(self.server).on_accept)
-        self.hbone_port = self._listen(Inbound(self.server).on_accept)
+        self.client_straw, self.server_straw = Straw(self.client), Straw(self.server)
+        self.outbound_port = self.client_straw.listeners[0].port
+        self.plaintext_port = self.server_straw.listeners[1].port
+        self.hbone_port = self.server_straw.listeners[2].port
         self.routes[Endpoint(SERVER_IP, 15008)] = self.hbone_port
 
     def _pod(self, of: Workload, credentials: Credentials) -> PodContext:
-        pod = PodContext(
+        return PodContext(
             workload=of,
             worker=self.worker,
             sockets=LoopbackSockets(self.routes),  # type: ignore[arg-type] # stands in for the real one
@@ -118,14 +119,6 @@ class Plane(Bench):
             engine=choose_engine(),
             connections=self.connections,
         )
-        pod.pool = Pool(partial(dial_tunnel, pod), self.worker.limits.streams_waiting)
-        return pod
-
-    def _listen(self, handler: Accepted) -> int:
-        sock = socket.create_server(("", 0), backlog=512)
-        sock.setblocking(False)
-        self._listeners.append(Listener(sock, self.worker.poller, handler, self.worker.paused))
-        return int(sock.getsockname()[1])
 
     def serve(self, port: int = 8080, backlog: int = 512) -> socket.socket:
         """Return a listening socket that is the server pod's app on `port`."""
@@ -177,12 +170,6 @@ class Plane(Bench):
         return self.lines.ended_connections
 
     def close(self) -> None:
-        for listener in self._listeners:
-            listener.close()
-        for pod in (self.client, self.server):
-            for relay in tuple(pod.relays):
-                relay.give_up("test over", "TEST")
-            pod.pool.close()
-            for tunnel in tuple(pod.tunnels):
-                tunnel.close()
+        for straw in (self.client_straw, self.server_straw):
+            straw.close("the test is over")
         super().close()

@@ -47,6 +47,8 @@ class RawPeer:
         self.tls = context.session()
         self.wire = HboneConnection(role, limits)
         self.is_mute = False
+        self.holds_preface = False
+        """TLS is all that it does."""
         self.is_secured = False
         self.is_cut = False
         """The tunnel's socket ended, by FIN or RST."""
@@ -115,7 +117,8 @@ class RawPeer:
                 self.is_secured = self.tls.handshake()
                 if not self.is_secured:
                     return
-                self.wire.start()
+                if not self.holds_preface:
+                    self.wire.start()
             plain = memoryview(bytearray(1 << 16))
             while size := self.tls.read_into(plain):
                 for event in self.wire.receive(plain[:size]):

@@ -88,6 +88,11 @@ class Connection:
         """Short label of what went wrong; empty when nothing did."""
         self.error = ""
 
+    @property
+    def bytes_moved(self) -> int:
+        """Both ways."""
+        return self.bytes_sent + self.bytes_recv
+
 
 class Sink(Protocol):
     """Whoever wants to know about ended connections."""

@@ -17,7 +17,7 @@ class PlainRelay:
     `is_far_app` tells which side is the pod's app, for the byte counts.
     """
 
-    __slots__ = ("_far", "_near", "connection", "is_done", "pod")
+    __slots__ = ("_far", "_moved", "_near", "connection", "is_done", "pod")
 
     def __init__(
         self,
@@ -31,6 +31,8 @@ class PlainRelay:
         self.pod = pod
         self.connection = connection
         self.is_done = False
+        self._moved = 0
+        """How much had been moved when the wait for the other direction began."""
         self._near = _End(self, near, is_app=not is_far_app, is_connecting=False)
         self._far = _End(self, far, is_app=is_far_app, is_connecting=True)
         pod.relays.add(self)
@@ -53,12 +55,15 @@ class PlainRelay:
         if self._near.is_over and self._far.is_over:
             self.finish("", "")
         else:
+            self._moved = self.connection.bytes_moved
             worker.half_closed.start(self, worker.poller.now)
 
     def on_deadline(self, deadline: Deadline) -> None:
-        """End: something took too long."""
+        """End: something took too long. Half of a connection lives for as long as it moves bytes."""
         if deadline is self.pod.worker.connecting:
             self.finish(f"connect to {self.connection.dst} timed out", "CONNECT")
+        elif self.connection.bytes_moved != self._moved:
+            self.half_closed()
         else:
             self.finish(str(deadline), "TIMEOUT")
 

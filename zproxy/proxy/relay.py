@@ -33,6 +33,7 @@ class StreamRelay:
         "_is_app_ended",
         "_is_peer_ended",
         "_mask",
+        "_moved",
         "_pending",
         "connection",
         "is_done",
@@ -55,6 +56,8 @@ class StreamRelay:
         self._pending: bytearray | None = None
         self._is_app_ended = False
         self._is_peer_ended = False
+        self._moved = 0
+        """How much had been moved when the wait for the other direction began."""
         self._mask = mask
         pod.relays.add(self)
         pod.worker.poller.add(sock.fileno(), self, mask)
@@ -77,8 +80,11 @@ class StreamRelay:
             self._hung_up()
 
     def on_deadline(self, deadline: Deadline) -> None:
-        """End: something took too long."""
-        self.give_up(f"{deadline}", "TIMEOUT")
+        """End: something took too long. Half of a connection lives for as long as it moves bytes."""
+        if deadline is self.pod.worker.half_closed and self.connection.bytes_moved != self._moved:
+            self._half_closed()
+        else:
+            self.give_up(str(deadline), "TIMEOUT")
 
     def on_answer(self, status: int) -> None:
         """Only the outbound side asks."""
@@ -187,6 +193,7 @@ class StreamRelay:
         if self._is_app_ended and self._is_peer_ended and self._pending is None:
             self._finish("", "")
         else:
+            self._moved = self.connection.bytes_moved
             worker.half_closed.start(self, worker.poller.now)
 
     def _keep(self, data: bytes) -> None:

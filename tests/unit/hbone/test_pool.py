@@ -177,3 +177,43 @@ def test_the_plan_has_three_cases() -> None:
     assert plan([full]) is Verdict.DIAL
     assert plan([full, young]) is Verdict.WAIT
     assert plan([full, young, free]) == 2
+
+
+def test_a_failed_dial_reaches_the_waiters_although_a_full_tunnel_lives() -> None:
+    bench = Bench(room=1)
+    bench.want(1)
+    bench.dialled[0].open()
+    waiters = bench.want(2)
+    bench.dialled[1].close(ConnectFailed("connect to 10.0.0.2:15008 failed"))
+    assert {waiter.error for waiter in waiters} == {"connect to 10.0.0.2:15008 failed"}
+    assert list[Any](bench.pool.tunnels()) == bench.dialled[:1]
+
+
+def test_an_open_tunnel_that_closes_leaves_the_waiters_to_the_dial_under_way() -> None:
+    bench = Bench(room=1)
+    bench.want(1)
+    bench.dialled[0].open()
+    (waiter,) = bench.want(1)
+    bench.dialled[0].close()
+    assert waiter.error == ""
+    bench.dialled[1].open()
+    assert waiter.tunnel is bench.dialled[1]
+
+
+def test_who_comes_first_is_served_first() -> None:
+    bench = Bench(room=1)
+    waiters = bench.want(3)
+    for number, waiter in enumerate(waiters):
+        bench.dialled[number].open()
+        assert waiter.tunnel is bench.dialled[number]
+
+
+def test_draining_reaches_every_tunnel() -> None:
+    bench = Bench(room=1)
+    bench.want(1)
+    bench.want(1, KEY._replace(src_ip="10.0.0.9"))
+    for tunnel in bench.dialled:
+        tunnel.open()
+    bench.pool.drain()
+    assert [tunnel.state for tunnel in bench.dialled] == [State.CLOSED] * 2
+    assert list(bench.pool.tunnels()) == []

@@ -1,5 +1,6 @@
 """What the connections of one pod share."""
 
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,22 +35,20 @@ def test_a_tls_context_lives_as_long_as_its_certificate() -> None:
 
 
 def test_peers_are_resolved_once_and_bounded() -> None:
-    plane = Plane()
-    pod = plane.client
-    known = pod.peers(pod.workload, None)
-    assert pod.peers(pod.workload, None) is known
-    for number in range(PEERS_CACHED):
-        pod.peers(pod.workload, workload(f"demo/p{number}", f"10.9.{number >> 8}.{number & 255}"))
-    assert pod.peers(pod.workload, None) is not known
-    plane.close()
+    with closing(Plane()) as plane:
+        pod = plane.client
+        known = pod.peers(pod.workload, None)
+        assert pod.peers(pod.workload, None) is known
+        for number in range(PEERS_CACHED):
+            pod.peers(pod.workload, workload(f"demo/p{number}", f"10.9.{number >> 8}.{number & 255}"))
+        assert pod.peers(pod.workload, None) is not known
 
 
 def test_a_changed_workload_is_not_shown_with_its_old_fields() -> None:
-    plane = Plane()
-    old = workload("demo/x", "10.0.0.9")
-    new = workload("demo/x", "10.0.0.9", canonical_name="renamed")
-    first = plane.client.peers(old, None)
-    second = plane.client.peers(new, None)
-    assert first is not second
-    assert second.source is new
-    plane.close()
+    with closing(Plane()) as plane:
+        old = workload("demo/x", "10.0.0.9")
+        new = workload("demo/x", "10.0.0.9", canonical_name="renamed")
+        first = plane.client.peers(old, None)
+        second = plane.client.peers(new, None)
+        assert first is not second
+        assert second.source is new

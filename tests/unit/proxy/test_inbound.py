@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 
@@ -80,18 +81,17 @@ def test_an_app_that_never_answers_is_503_at_the_deadline(plane: Plane) -> None:
 
 
 def test_pending_handshakes_are_bounded() -> None:
-    plane = Plane(limits=Limits(pending_handshakes=2))
-    strangers = [socket.create_connection((SERVER_IP, plane.hbone_port)) for _ in range(3)]
-    record = plane.ended(1)[0]
-    assert record.reason == "LIMIT"
-    assert len(plane.server.tunnels) == 2
-    for sock in strangers:
-        sock.close()
-    plane.wait(lambda: not plane.server.tunnels)
-    near, far = plane.pair()
-    near.sendall(b"room again")
-    assert plane.receive(far, 10) == b"room again"
-    plane.close()
+    with closing(Plane(limits=Limits(pending_handshakes=2))) as plane:
+        strangers = [socket.create_connection((SERVER_IP, plane.hbone_port)) for _ in range(3)]
+        record = plane.ended(1)[0]
+        assert record.reason == "LIMIT"
+        assert len(plane.server.tunnels) == 2
+        for sock in strangers:
+            sock.close()
+        plane.wait(lambda: not plane.server.tunnels)
+        near, far = plane.pair()
+        near.sendall(b"room again")
+        assert plane.receive(far, 10) == b"room again"
 
 
 def client(plane: Plane, credentials: Credentials | None = None) -> RawPeer:
@@ -198,15 +198,14 @@ def test_a_client_that_resets_before_the_app_is_up_costs_nothing(plane: Plane) -
 
 
 def test_streams_beyond_the_limit_are_refused_and_may_be_tried_again() -> None:
-    plane = Plane(limits=Limits(max_streams_server=2))
-    app = plane.serve()
-    peer = client(plane)
-    plane.wait(lambda: peer.is_secured)
-    streams = [peer.request("127.0.0.2:8080") for _ in range(3)]  # before the limit is known
-    for _ in range(2):
-        plane.accept(app)
-    plane.wait(lambda: peer.resets == {streams[2].id: ErrorCode.REFUSED_STREAM})
-    plane.close()
+    with closing(Plane(limits=Limits(max_streams_server=2))) as plane:
+        app = plane.serve()
+        peer = client(plane)
+        plane.wait(lambda: peer.is_secured)
+        streams = [peer.request("127.0.0.2:8080") for _ in range(3)]  # before the limit is known
+        for _ in range(2):
+            plane.accept(app)
+        plane.wait(lambda: peer.resets == {streams[2].id: ErrorCode.REFUSED_STREAM})
 
 
 def of_another_ca() -> Credentials:
@@ -225,14 +224,13 @@ def nameless() -> Credentials:
 def test_a_client_that_is_refused_gives_its_handshake_slot_back(
     credentials: Callable[[], Credentials],
 ) -> None:
-    plane = Plane(limits=Limits(pending_handshakes=1))
-    for count in range(1, 4):
-        client(plane, credentials())
-        records = plane.ended(count)
-    assert {(record.reason, record.peers) for record in records} == {("TLS_FAILURE", None)}
-    peer = client(plane)
-    plane.wait(lambda: peer.wire.is_ready)
-    plane.close()
+    with closing(Plane(limits=Limits(pending_handshakes=1))) as plane:
+        for count in range(1, 4):
+            client(plane, credentials())
+            records = plane.ended(count)
+        assert {(record.reason, record.peers) for record in records} == {("TLS_FAILURE", None)}
+        peer = client(plane)
+        plane.wait(lambda: peer.wire.is_ready)
 
 
 def leave(peer: RawPeer, plane: Plane) -> None:
@@ -255,23 +253,22 @@ def break_off(peer: RawPeer, plane: Plane) -> None:
 def test_a_handshake_that_ends_in_any_way_gives_its_slot_back(
     misbehave: Callable[[RawPeer, Plane], None],
 ) -> None:
-    plane = Plane(limits=Limits(pending_handshakes=1))
-    for count in range(1, 4):
-        peer = client(plane)
-        peer.is_mute = True
-        plane.wait(lambda: len(plane.server.tunnels) == 1)
-        misbehave(peer, plane)
-        plane.ended(count)
-        assert plane.server.tunnels == set()
-    sound = client(plane)
-    plane.wait(lambda: sound.wire.is_ready)
-    plane.close()
+    with closing(Plane(limits=Limits(pending_handshakes=1))) as plane:
+        for count in range(1, 4):
+            peer = client(plane)
+            peer.is_mute = True
+            plane.wait(lambda: len(plane.server.tunnels) == 1)
+            misbehave(peer, plane)
+            plane.ended(count)
+            assert plane.server.tunnels == set()
+        sound = client(plane)
+        plane.wait(lambda: sound.wire.is_ready)
 
 
 def test_a_client_that_secures_its_tunnel_and_says_nothing_more_is_given_up(plane: Plane) -> None:
     peer = client(plane)
+    peer.holds_preface = True
     plane.wait(lambda: any(tunnel.peer is not None for tunnel in plane.server.tunnels))
-    peer.is_mute = True
     plane.advance(9.9)
     assert len(plane.server.tunnels) == 1
     plane.advance(0.1)
@@ -280,14 +277,13 @@ def test_a_client_that_secures_its_tunnel_and_says_nothing_more_is_given_up(plan
 
 
 def test_tunnels_are_bounded_and_the_refusal_says_so() -> None:
-    plane = Plane(limits=Limits(tunnels_per_pod=1))
-    first = client(plane)
-    plane.wait(lambda: first.wire.is_ready)
-    second = client(plane)
-    record = plane.ended(1)[0]
-    assert (record.reason, record.error) == ("LIMIT", "1 tunnels lead to this pod already")
-    plane.wait(lambda: second.is_cut)
-    plane.close()
+    with closing(Plane(limits=Limits(tunnels_per_pod=1))) as plane:
+        first = client(plane)
+        plane.wait(lambda: first.wire.is_ready)
+        second = client(plane)
+        record = plane.ended(1)[0]
+        assert (record.reason, record.error) == ("LIMIT", "1 tunnels lead to this pod already")
+        plane.wait(lambda: second.is_cut)
 
 
 def test_a_pod_without_a_certificate_accepts_no_tunnel(plane: Plane) -> None:

@@ -88,3 +88,94 @@ def test_a_destination_that_refuses_is_named(plane: Plane) -> None:
     with pytest.raises(ConnectionResetError):
         plane.receive(near, 1)
     assert "connect to 127.0.0.3:80 failed: Connection refused" in plane.ended(1)[0].error
+
+
+def test_who_ended_while_nobody_reads_is_heard_to_the_end(plane: Plane) -> None:
+    near, far = pair(plane)
+    near.shutdown(socket.SHUT_WR)
+    assert plane.receive(far, 1) == b""
+    sent = flood(plane, far)
+    far.close()
+    plane.settle()
+    assert len(plane.receive(near, sent + 1)) == sent
+    assert plane.ended(1)[0].error == ""
+
+
+def flood(plane: Plane, sock: socket.socket) -> int:
+    """Send until the other side, which does not read, stalls it for good; return how much went."""
+    sock.setblocking(False)
+    sent, stalls = 0, 0
+
+    def push() -> bool:
+        nonlocal sent, stalls
+        try:
+            sent += sock.send(bytes(1 << 16))
+            stalls = 0
+        except BlockingIOError:
+            stalls += 1
+        return stalls > 20
+
+    plane.wait(push)
+    return sent
+
+
+def test_a_connect_that_takes_too_long_is_given_up(plane: Plane) -> None:
+    outside = plane.keep(socket.create_server(("127.0.0.3", 0), backlog=0))
+    plane.routes[Endpoint("127.0.0.3", 80)] = outside.getsockname()[1]
+    for _ in range(4):
+        plane.dial("127.0.0.3", 80)
+    plane.settle()
+    plane.advance(9.9)
+    assert plane.lines.ended_connections == []
+    plane.advance(0.1)
+    assert {c.error for c in plane.lines.ended_connections} == {"connect to 127.0.0.3:80 timed out"}
+
+
+def test_a_half_closed_connection_is_given_up_when_the_other_half_is_silent(plane: Plane) -> None:
+    near, far = pair(plane)
+    near.shutdown(socket.SHUT_WR)
+    assert plane.receive(far, 1) == b""
+    for _ in range(3):
+        plane.advance(3599.0)
+        far.sendall(b"still alive")
+        assert plane.receive(near, 11) == b"still alive"
+    plane.advance(3600.0)
+    assert plane.lines.ended_connections == []
+    plane.advance(3600.0)
+    with pytest.raises(ConnectionResetError):
+        plane.receive(near, 1)
+    record = plane.ended(1)[0]
+    assert (record.reason, record.error) == (
+        "TIMEOUT",
+        "the other direction after a half-close took longer than 3600 s",
+    )
+
+
+def test_an_app_that_leaves_during_the_connect_ends_it(plane: Plane) -> None:
+    outside = plane.keep(socket.create_server(("127.0.0.3", 0), backlog=0))
+    plane.routes[Endpoint("127.0.0.3", 80)] = outside.getsockname()[1]
+    apps = [plane.dial("127.0.0.3", 80) for _ in range(4)]
+    plane.settle()
+    for app in apps:
+        app.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        app.close()
+    assert all("Connection reset by peer" in c.error for c in plane.ended(4))
+    assert len(plane.worker.connecting) == 0
+
+
+def test_plain_connections_leave_nothing_behind(plane: Plane) -> None:
+    outside = plane.keep(socket.create_server(("127.0.0.3", 0), backlog=512))
+    plane.routes[Endpoint("127.0.0.3", 80)] = outside.getsockname()[1]
+    before, watched = len(os.listdir("/proc/self/fd")), len(plane.worker.poller)
+    for number in range(1000):
+        near = plane.dial("127.0.0.3", 80)
+        far = plane.accept(outside)
+        if number % 3 == 0:
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        near.close()
+        far.close()
+    plane.ended(1000)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert plane.client.relays == set()
+    assert len(plane.worker.connecting) == len(plane.worker.half_closed) == 0
+    assert len(plane.worker.poller) == watched

@@ -4,12 +4,18 @@ import hashlib
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 
 import pytest
 
 from tests.support.plane import CLIENT_IP, Plane
+from zproxy.config import Deadlines, Limits
+from zproxy.hbone.tunnel import Tunnel
 from zproxy.model.conn import Direction
+
+SMALL = Limits(stream_window=256 << 10, connection_window=1 << 20, backlog_bytes=64 << 10)
+"""Windows that a test can fill in a moment."""
 
 
 @pytest.fixture
@@ -76,25 +82,13 @@ def test_bulk_arrives_intact(plane: Plane, direction: str) -> None:
     assert hashlib.sha256(got).digest() == hashlib.sha256(data).digest()
 
 
-def test_slow_reader_stops_the_sender_within_the_window(plane: Plane) -> None:
-    near, far = plane.pair()
-    near.setblocking(False)
-    block = bytes(1 << 16)
-    sent = 0
-
-    def push() -> bool:
-        nonlocal sent
-        try:
-            sent += near.send(block)
-        except BlockingIOError:
-            stalls.append(sent)
-        return len(stalls) > 40 and stalls[-1] == stalls[-40]
-
-    stalls: list[int] = []
-    plane.wait(push)
-    limits = plane.worker.limits
-    assert sent < limits.stream_window + limits.backlog_bytes + (24 << 20)
-    assert len(plane.receive(far, sent)) == sent
+def test_slow_reader_stops_the_sender_within_the_window() -> None:
+    with closing(Plane(limits=SMALL)) as plane:
+        near, far = plane.pair()
+        sent = flood(plane, near)
+        sockets = 4 * near.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) + (8 << 20)
+        assert sent < SMALL.stream_window + SMALL.backlog_bytes + sockets
+        assert len(plane.receive(far, sent)) == sent
 
 
 def test_both_records_tell_the_same_story(plane: Plane) -> None:
@@ -139,3 +133,107 @@ def test_connection_refused_by_the_app_ends_the_clients(plane: Plane) -> None:
     assert outbound.error == "http status: 503"
     inbound = next(c for c in plane.ended(2) if c.direction is Direction.INBOUND)
     assert "Connection refused" in inbound.error
+
+
+def flood(plane: Plane, sock: socket.socket) -> int:
+    """Send until the other side, which does not read, stalls it for good; return how much went."""
+    sock.setblocking(False)
+    sent, stalls = 0, 0
+
+    def push() -> bool:
+        nonlocal sent, stalls
+        try:
+            sent += sock.send(bytes(1 << 16))
+            stalls = 0
+        except BlockingIOError:
+            stalls += 1
+        return stalls > 10
+
+    plane.wait(push)
+    return sent
+
+
+def test_an_app_that_ended_while_nobody_reads_is_heard_to_the_end() -> None:
+    with closing(Plane(limits=SMALL)) as plane:
+        near, far = plane.pair()
+        near.shutdown(socket.SHUT_WR)
+        assert plane.receive(far, 1) == b""
+        sent = flood(plane, far)
+        far.close()
+        plane.settle()
+        assert len(plane.receive(near, sent + 1)) == sent
+        assert [c.error for c in plane.ended(2)] == ["", ""]
+
+
+def test_an_app_that_breaks_while_nobody_reads_breaks_the_other() -> None:
+    with closing(Plane(limits=SMALL)) as plane:
+        near, far = plane.pair()
+        flood(plane, far)
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        far.close()
+        plane.ended(2)
+        with pytest.raises(ConnectionResetError):
+            plane.receive(near, 1 << 30)
+
+
+def test_a_half_closed_stream_is_given_up_when_the_other_half_is_silent() -> None:
+    with closing(Plane(deadlines=Deadlines(half_close_s=5))) as plane:
+        near, far = plane.pair()
+        near.shutdown(socket.SHUT_WR)
+        assert plane.receive(far, 1) == b""
+        for _ in range(3):
+            plane.advance(4.5)
+            far.sendall(b"still alive")
+            assert plane.receive(near, 11) == b"still alive"
+        plane.advance(5.0)
+        assert plane.lines.ended_connections == []
+        plane.advance(5.0)
+        text = "the other direction after a half-close took longer than 5 s"
+        assert [(c.error, c.reason) for c in plane.ended(2)] == [(text, "TIMEOUT")] * 2
+
+
+def test_a_fault_of_our_own_ends_the_connection_and_says_so(plane: Plane) -> None:
+    near, _ = plane.pair()
+    (relay,) = plane.client.relays
+    relay.abort("ValueError: a bug")  # type: ignore[attr-defined] # a StreamRelay is more than a Relay
+    with pytest.raises(ConnectionResetError):
+        plane.receive(near, 1)
+    record = next(c for c in plane.ended(2) if c.direction is Direction.OUTBOUND)
+    assert (record.error, record.reason) == ("internal error: ValueError: a bug", "INTERNAL")
+
+
+def windows(tunnels: Iterable[Tunnel]) -> list[int]:
+    """Return how much of each tunnel's receive window is not lost: still open, or to be announced."""
+    return [tunnel.wire._link.window.available + tunnel.wire._link.window.owed for tunnel in tunnels]
+
+
+def test_connections_that_end_in_any_way_leave_nothing_behind() -> None:
+    with closing(Plane(limits=SMALL)) as plane:
+        before, watched = len(os.listdir("/proc/self/fd")), len(plane.worker.poller)
+        app = plane.serve()
+        for number in range(300):
+            near = plane.dial()
+            far = plane.accept(app)
+            first, second = (near, far) if number & 1 else (far, near)
+            first.sendall(b"never read" * 5000)
+            if number % 3 == 0:
+                second.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                second.close()
+                first.close()
+            elif number % 3 == 1:
+                first.close()
+                second.close()
+            else:
+                first.shutdown(socket.SHUT_WR)
+                assert len(plane.receive(second, 60_000)) == 50_000
+                second.close()
+                first.close()
+        plane.ended(600)
+        app.close()
+        tunnels = (*plane.client.pool.tunnels(), *plane.server.tunnels)
+        plane.wait(lambda: not any(tunnel.wire.open_streams for tunnel in tunnels))
+        assert len(tunnels) == 2
+        assert windows(tunnels) == [SMALL.connection_window] * 2
+        assert len(os.listdir("/proc/self/fd")) == before + 2
+        assert plane.client.relays == plane.server.relays == set()
+        assert len(plane.worker.poller) == watched + 2
