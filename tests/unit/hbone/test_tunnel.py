@@ -204,27 +204,27 @@ def test_a_peer_that_breaks_the_protocol_is_told_so_and_left(plane: Plane) -> No
 
 
 def test_an_app_is_not_read_beyond_what_the_tunnels_socket_takes() -> None:
-    plane = Plane(limits=Limits(backlog_bytes=256 << 10))
-    wide = Limits(stream_window=1 << 30, connection_window=1 << 30)
-    near, peer = joined(plane, played(plane, wide))
-    (tunnel,) = plane.client.pool.tunnels()
-    peer.is_mute = True
-    near.setblocking(False)
-    sent, stalls = 0, 0
+    with closing(Plane(limits=Limits(backlog_bytes=256 << 10))) as plane:
+        wide = Limits(stream_window=1 << 30, connection_window=1 << 30)
+        near, peer = joined(plane, played(plane, wide))
+        (tunnel,) = plane.client.pool.tunnels()
+        peer.is_mute = True
+        near.setblocking(False)
+        sent, stalls = 0, 0
 
-    def push() -> bool:
-        nonlocal sent, stalls
-        try:
-            sent += near.send(bytes(1 << 16))
-            stalls = 0
-        except BlockingIOError:
-            stalls += 1
-        return stalls > 20
+        def push() -> bool:
+            nonlocal sent, stalls
+            try:
+                sent += near.send(bytes(1 << 16))
+                stalls = 0
+            except BlockingIOError:
+                stalls += 1
+            return stalls > 20
 
-    plane.wait(push)
-    assert len(tunnel._outbox._backlog) < (256 << 10) + 2 * SIZE
-    peer.is_mute = False
-    plane.wait(lambda: len(peer.received) == sent + 1)
+        plane.wait(push)
+        assert len(tunnel._outbox._backlog) < (256 << 10) + 2 * SIZE
+        peer.is_mute = False
+        plane.wait(lambda: len(peer.received) == sent + 1)
 
 
 def test_streams_that_compete_for_a_tunnel_get_like_shares() -> None:

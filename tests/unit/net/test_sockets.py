@@ -2,11 +2,13 @@
 
 import select
 import socket
+from typing import Any
 
 import pytest
 
 from tests.support.netns import Namespace, pair
 from zproxy.model.addr import Endpoint
+from zproxy.net.netns import Netns
 from zproxy.net.sockets import SocketFactory, close_with_reset, peer_of, tune, tune_tunnel
 
 pytestmark = pytest.mark.root
@@ -94,3 +96,38 @@ def test_closing_with_reset_is_seen_as_one() -> None:
         close_with_reset(far)
         with near, pytest.raises(ConnectionResetError):
             near.recv(1)
+
+
+class Steered:
+    """A socket whose SO_ORIGINAL_DST answers as our program does, at one level only."""
+
+    def __init__(self, level: int, raw: bytes) -> None:
+        self._level, self._raw = level, raw
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        if (level, option, size) != (self._level, 80, len(self._raw)):
+            raise OSError(92, "Protocol not available")
+        return self._raw
+
+
+@pytest.mark.parametrize(
+    ("level", "raw", "expected"),
+    [
+        (socket.SOL_IP, "0200 1f90 0af40205 0000000000000000", Endpoint("10.244.2.5", 8080)),
+        (
+            socket.IPPROTO_IPV6,
+            f"0a00 1f90 00000000 {0xFD << 120 | 5:032x} 00000000",
+            Endpoint("fd00::5", 8080),
+        ),
+        (
+            socket.IPPROTO_IPV6,
+            f"0a00 1f90 00000000 {0xFFFF0AF40205:032x} 00000000",
+            Endpoint("10.244.2.5", 8080),
+        ),
+    ],
+    ids=["v4", "v6", "v4 mapped"],
+)
+def test_an_original_destination_is_read_in_either_family(level: int, raw: str, expected: Endpoint) -> None:
+    steered: Any = Steered(level, bytes.fromhex(raw))
+    with Netns.current() as here:
+        assert SocketFactory(here, lambda fd: None).original_destination(steered) == expected
