@@ -142,6 +142,7 @@ def test_a_listener_closed_during_its_pause_stays_closed(bench: Bench, door: Doo
     door.dial()
     with no_descriptors():
         bench.worker.poller.run_batch()
+    assert len(bench.worker.paused) == 1
     door.listener.close()
+    assert len(bench.worker.paused) == len(bench.worker.poller) == 0
     bench.advance(1.0)
-    assert len(bench.worker.poller) == 0

@@ -28,7 +28,7 @@ def outbound(*, is_mtls: bool = True) -> Connection:
 
 
 def test_a_complete_line_has_ztunnels_fields_in_ztunnels_order() -> None:
-    assert line(outbound(), now=100.0134) == (
+    assert line(outbound(), now=100.0139) == (
         "info\taccess\tconnection complete\t"
         'src.addr=10.0.1.5:41000 src.workload="client" src.namespace="demo" '
         'src.identity="spiffe://cluster.local/ns/demo/sa/client" src.cluster="Kubernetes" '

@@ -295,3 +295,18 @@ def test_a_pod_without_a_certificate_accepts_no_tunnel(plane: Plane) -> None:
     plane.wait(lambda: peer.is_cut)
     record = plane.ended(1)[0]
     assert (record.error, record.reason) == ("the CA is not available", "IDENTITY")
+
+
+def test_a_stream_that_ends_without_a_byte_before_the_app_is_up_ends_there_too(plane: Plane) -> None:
+    app = plane.serve()
+    peer, stream = ask(plane, "127.0.0.2:8080")
+    peer.wire.end(stream)
+    assert plane.receive(plane.accept(app), 1) == b""
+
+
+def test_an_open_tunnel_holds_no_handshake_slot() -> None:
+    with closing(Plane(limits=Limits(pending_handshakes=1))) as plane:
+        for _ in range(2):
+            peer = client(plane)
+            plane.wait(lambda peer=peer: peer.wire.is_ready)  # type: ignore[misc] # a lambda with a default
+        assert len(plane.server.tunnels) == 2

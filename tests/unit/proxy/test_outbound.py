@@ -2,14 +2,16 @@
 
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
+from h2.settings import SettingCodes
 
 from tests.support.ca import SERVER, shared_ca
 from tests.support.mesh import mesh, workload
 from tests.support.plane import CLIENT_IP, SERVER_IP, Plane
 from tests.support.raw import RawPeer, RawServer
-from zproxy.config import Limits
+from zproxy.config import Deadlines, Limits
 from zproxy.errors import IdentityError
 from zproxy.identity.certificate import Certificate
 from zproxy.model import ports
@@ -217,19 +219,23 @@ def test_streams_that_a_goaway_disowns_go_to_another_tunnel(plane: Plane) -> Non
     plane.wait(lambda: all(relay.is_open for relay in plane.client.relays))  # type: ignore[attr-defined] # streams all
 
 
-def test_a_tunnel_whose_last_stream_was_refused_still_falls_idle(plane: Plane) -> None:
-    server = played(plane)
-    near = plane.dial()
-    plane.worker.sweep()
-    peer = requested(plane, server)
-    plane.advance(1.0)
-    peer.wire.reset(peer.streams[0], ErrorCode.REFUSED_STREAM)
-    requested(plane, server, 2)
-    peer.wire.reset(peer.streams[1], ErrorCode.REFUSED_STREAM)
-    plane.ended(1)
-    plane.advance(301.0)
-    plane.wait(lambda: peer.is_cut)
-    near.close()
+def test_a_tunnel_that_refused_its_last_stream_falls_idle_while_another_serves_it() -> None:
+    with closing(Plane(deadlines=Deadlines(pool_idle_s=20))) as plane:
+        server = played(plane)
+        plane.dial()
+        first = requested(plane, server)
+        plane.worker.sweep()
+        no_more = SettingCodes.MAX_CONCURRENT_STREAMS.to_bytes(2, "big") + bytes(4)
+        first.send_raw(frames.head(6, frames.SETTINGS, 0, 0) + no_more)
+        first.wire.reset(first.streams[0], ErrorCode.REFUSED_STREAM)
+        second = requested(plane, server, 2)
+        assert second is not first
+        second.wire.respond(second.streams[0], 200)
+        for _ in range(2):
+            plane.advance(11.0)
+            plane.settle()
+        plane.wait(lambda: first.is_cut)
+        assert not second.is_cut
 
 
 def test_a_peer_with_a_low_limit_gets_one_tunnel_per_so_many_streams(plane: Plane) -> None:
