@@ -81,33 +81,3 @@ def test_an_idle_outbox_holds_no_buffer() -> None:
     bench.outbox.send()
     assert not bench.outbox.has_backlog
     bench.close()
-
-
-def is_congested(bench: Bench) -> bool:
-    return bench.outbox.is_congested
-
-
-def test_what_the_socket_does_not_take_is_kept_in_order() -> None:
-    bench = Bench(backlog_bytes=1000)
-    sent = b""
-    while not is_congested(bench):
-        block = bytes([len(sent) % 251]) * 5000
-        bench.pull(block)
-        bench.outbox.seal()
-        bench.outbox.send()
-        sent += b"-" * 9 + block
-    got = bench.far.recv(1 << 18)  # there is room again, but not for what came later
-    bench.pull(b"last")
-    bench.outbox.seal()
-    bench.outbox.send()
-    sent += b"-" * 9 + b"last"
-    may_read = False
-    while len(got) < len(sent):
-        got += bench.far.recv(1 << 16)
-        if bench.outbox.has_backlog:
-            may_read = bench.outbox.send_backlog()
-    assert got == sent
-    assert may_read
-    assert not is_congested(bench)
-    assert bench.outbox.bytes_sent == len(sent)
-    bench.close()
