@@ -35,8 +35,28 @@ class FakeWire:
         buffer[at : at + 9] = b"-" * 9
 
 
+class NarrowSocket:
+    """Takes `room` bytes, then none until there is room again."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.room = 0
+        self.taken = b""
+
+    def send(self, data: Any) -> int:
+        if not self.room:
+            raise BlockingIOError
+        taken = bytes(data)[: self.room]
+        self.room -= len(taken)
+        self.taken += taken
+        return len(taken)
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+
 class Bench:
-    def __init__(self, backlog_bytes: int = 1 << 20) -> None:
+    def __init__(self, backlog_bytes: int = 1 << 20, *, is_narrow: bool = False) -> None:
         self.worker = Worker(Deadlines(), Limits(backlog_bytes=backlog_bytes), lambda item, error: None)
         self.near, self.far = socket.socketpair()
         self.near.setblocking(False)
@@ -46,11 +66,19 @@ class Bench:
         self.tls, self.wire = FakeTls(), FakeWire()
         tls: Any = self.tls
         wire: Any = self.wire
-        self.outbox = Outbox(self.worker, self.near, tls, wire)
+        self.narrow = NarrowSocket(self.near)
+        narrow: Any = self.narrow
+        self.outbox = Outbox(self.worker, narrow if is_narrow else self.near, tls, wire)
 
     def pull(self, data: bytes) -> int:
         self.app.sendall(data)
         return self.outbox.pull(self.source, None, 1 << 20)  # type: ignore[arg-type] # the fake needs none
+
+    def put(self, data: bytes) -> None:
+        """Send one frame as a tunnel does."""
+        self.pull(data)
+        self.outbox.seal()
+        self.outbox.send()
 
     def close(self) -> None:
         for sock in (self.near, self.far, self.app, self.source):
@@ -77,7 +105,62 @@ def test_an_idle_outbox_holds_no_buffer() -> None:
     bench = Bench()
     bench.pull(b"x")
     bench.outbox.seal()
-    assert bench.worker.buffers.borrow() is not None
     bench.outbox.send()
+    assert len(bench.worker.buffers._spare) == 1
     assert not bench.outbox.has_backlog
+    bench.close()
+
+
+def has_backlog(bench: Bench) -> bool:
+    return bench.outbox.has_backlog
+
+
+def is_congested(bench: Bench) -> bool:
+    return bench.outbox.is_congested
+
+
+def test_what_the_socket_does_not_take_is_kept_in_order() -> None:
+    bench = Bench(is_narrow=True)
+    bench.narrow.room = 12
+    bench.put(b"one")
+    assert has_backlog(bench) is False
+    bench.narrow.room = 5
+    bench.put(b"two")
+    bench.narrow.room = 100  # the poller has not said so yet: what came first goes first
+    bench.put(b"three")
+    assert bench.narrow.taken == b"---------one-----"
+    bench.narrow.room = 10
+    bench.outbox.send_backlog()
+    assert has_backlog(bench) is True
+    bench.narrow.room = 100
+    bench.outbox.send_backlog()
+    assert bench.narrow.taken == b"---------one---------two---------three"
+    assert has_backlog(bench) is False
+    assert bench.outbox.bytes_sent == len(bench.narrow.taken)
+    bench.close()
+
+
+def test_apps_are_read_again_when_half_of_the_allowed_backlog_is_gone() -> None:
+    bench = Bench(backlog_bytes=1000, is_narrow=True)
+    bench.put(bytes(991))
+    assert is_congested(bench) is False
+    bench.wire.out += b"x"
+    bench.outbox.seal()
+    bench.outbox.send()
+    assert is_congested(bench) is True
+    bench.narrow.room = 500
+    assert bench.outbox.send_backlog() is False
+    bench.narrow.room = 1
+    assert bench.outbox.send_backlog() is True
+    assert bench.outbox.send_backlog() is False, "a socket that takes nothing makes no room"
+    bench.close()
+
+
+def test_dropping_forgets_what_was_not_sent_and_gives_the_batch_back() -> None:
+    bench = Bench(is_narrow=True)
+    bench.put(b"never")
+    bench.pull(b"leaves")
+    bench.outbox.drop()
+    assert has_backlog(bench) is False
+    assert len(bench.worker.buffers._spare) == 1
     bench.close()
