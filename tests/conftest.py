@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from tests.support import leftovers
+from tests.support.netns import Namespace, pair
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -43,3 +44,20 @@ def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
             "the tests left behind:\n  " + "\n  ".join(left) + "\nremove it with `make clean-root`",
             pytrace=False,
         )
+
+
+@pytest.fixture
+def hosts() -> Iterator[tuple[Namespace, Namespace]]:
+    """A pod and a machine beside it."""
+    with pair("pod", "peer") as sides:
+        yield sides
+
+
+@pytest.fixture
+def pod(hosts: tuple[Namespace, Namespace]) -> Namespace:
+    return hosts[0]
+
+
+@pytest.fixture
+def peer(hosts: tuple[Namespace, Namespace]) -> Namespace:
+    return hosts[1]

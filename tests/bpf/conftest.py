@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.netns import Namespace, pair
+from tests.support.netns import Namespace
 from tests.support.straw import Straw, attached, node_steering
 from zproxy.steering.steering import Steering
 
@@ -13,23 +13,6 @@ from zproxy.steering.steering import Steering
 def steering() -> Iterator[Steering]:
     with node_steering() as opened:
         yield opened
-
-
-@pytest.fixture
-def hosts() -> Iterator[tuple[Namespace, Namespace]]:
-    """A pod and a machine beside it."""
-    with pair("pod", "peer") as sides:
-        yield sides
-
-
-@pytest.fixture
-def pod(hosts: tuple[Namespace, Namespace]) -> Namespace:
-    return hosts[0]
-
-
-@pytest.fixture
-def peer(hosts: tuple[Namespace, Namespace]) -> Namespace:
-    return hosts[1]
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tests.support.btf import BtfBuilder
 from tests.support.netns import PREFIX, Namespace
 from tests.support.straw import Straw, dial
 from zproxy.steering.btf import load_vmlinux
-from zproxy.steering.dump_entries import possible_cpus
+from zproxy.steering.cpus import possible_cpus
 from zproxy.steering.info import map_info
 from zproxy.steering.pins import NodePins
 from zproxy.steering.syscall import map_keys, map_update, obj_pin

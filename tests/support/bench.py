@@ -46,6 +46,23 @@ class Bench:
                 poller.flush()
             assert self.crashes == []
 
+    def flood(self, sock: socket.socket) -> int:
+        """Send until the other side, which does not read, stalls it for good; return how much went."""
+        sock.setblocking(False)
+        sent, stalls = 0, 0
+
+        def push() -> bool:
+            nonlocal sent, stalls
+            try:
+                sent += sock.send(bytes(1 << 16))
+                stalls = 0
+            except BlockingIOError:
+                stalls += 1
+            return stalls > 20
+
+        self.wait(push)
+        return sent
+
     def settle(self) -> None:
         """Run until nothing has happened for a while that is long on loopback: for what must not happen."""
         quiet = time.monotonic() + 0.05

@@ -84,8 +84,9 @@ class ClientTunnel(Tunnel):
         if expected not in found:
             names = ", ".join(found) or "no SPIFFE identity"
             raise TlsFailed(f"{self.remote} presented {names}; expected {expected}")
-        self.wire.start()
-        self.state = State.OPEN
+
+    def on_open(self) -> None:
+        """Tell the pool."""
         self.idle_since = self.worker.poller.now
         self._watcher.on_open(self)
 

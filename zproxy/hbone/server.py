@@ -61,8 +61,9 @@ class ServerTunnel(Tunnel):
                 f"{self.remote} is of trust domain {self.peer.trust_domain}; "
                 f"this pod accepts {self._owner.identity.trust_domain}"
             )
-        self.wire.start()
-        self.state = State.OPEN
+
+    def on_open(self) -> None:
+        """Tell the straw."""
         self._owner.on_open(self)
 
     def on_request(self, event: StreamRequested) -> None:

@@ -103,7 +103,11 @@ class Tunnel:
         worker.ticking.add(self)
 
     def on_secured(self) -> None:
-        """TLS is up: judge the peer, start HTTP/2. Raises TlsFailed when the peer is not acceptable."""
+        """TLS is up: judge the peer. Raises TlsFailed when it is not acceptable."""
+        raise NotImplementedError
+
+    def on_open(self) -> None:
+        """The peer is accepted and HTTP/2 has begun: open streams, or close the tunnel."""
         raise NotImplementedError
 
     def on_request(self, event: StreamRequested) -> None:
@@ -289,7 +293,9 @@ class Tunnel:
             if not tls.handshake():
                 return
             self.on_secured()
+            self.wire.start()
             self.state = State.OPEN
+            self.on_open()
         while self.state is State.OPEN and (size := tls.read_into(plain)):
             self._dispatch(self.wire.receive(plain[:size]))
         if self.wire.out:

@@ -57,17 +57,7 @@ class SocketFactory:
         It is in progress when this returns; an immediate failure raises OSError.
         """
 
-        def connect() -> socket.socket:
-            sock = _stream_socket(to)
-            try:
-                self._exempt(sock.fileno())
-                _start_connect(sock, to)
-            except BaseException:
-                sock.close()
-                raise
-            return sock
-
-        return self._netns.run(connect)
+        return self._netns.run(lambda: _connecting(to, lambda sock: self._exempt(sock.fileno())))
 
     def dial_app(self, to: Endpoint, source_ip: str) -> socket.socket:
         """Start a connection to the pod's app on `to` whose source address is `source_ip`.
@@ -76,18 +66,11 @@ class SocketFactory:
         it exempts nothing: the destination is the pod's own address, which is never steered.
         """
 
-        def connect() -> socket.socket:
-            sock = _stream_socket(to)
-            try:
-                if source_ip != to.ip:
-                    _borrow_source(sock, source_ip, is_v6=to.is_v6)
-                _start_connect(sock, to)
-            except BaseException:
-                sock.close()
-                raise
-            return sock
+        def prepare(sock: socket.socket) -> None:
+            if source_ip != to.ip:
+                _borrow_source(sock, source_ip, is_v6=to.is_v6)
 
-        return self._netns.run(connect)
+        return self._netns.run(lambda: _connecting(to, prepare))
 
     def original_destination(self, sock: socket.socket) -> Endpoint | None:
         """Return where the app dialled, for a connection that steering brought to us; None for any other."""
@@ -154,9 +137,18 @@ def _listen(port: int, backlog: int) -> socket.socket:
     return sock
 
 
-def _stream_socket(to: Endpoint) -> socket.socket:
+def _connecting(to: Endpoint, prepare: Callable[[socket.socket], None]) -> socket.socket:
+    """Return a socket whose connect is in progress, after `prepare` had it; closed when either fails."""
     sock = socket.socket(socket.AF_INET6 if to.is_v6 else socket.AF_INET, socket.SOCK_STREAM)
-    sock.setblocking(False)
+    try:
+        sock.setblocking(False)
+        prepare(sock)
+        code = sock.connect_ex(to)
+        if code not in (0, errno.EINPROGRESS):
+            raise OSError(code, "connect")
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 
@@ -170,9 +162,3 @@ def _borrow_source(sock: socket.socket, source_ip: str, *, is_v6: bool) -> None:
     sock.setsockopt(socket.SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1)
     sock.setsockopt(socket.SOL_SOCKET, SO_MARK, SOURCE_MARK)
     sock.bind((source_ip, 0))
-
-
-def _start_connect(sock: socket.socket, to: Endpoint) -> None:
-    code = sock.connect_ex(to)
-    if code not in (0, errno.EINPROGRESS):
-        raise OSError(code, "connect")

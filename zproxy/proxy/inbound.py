@@ -6,6 +6,7 @@ from typing import Final
 from zproxy.errors import IdentityError, TlsFailed, ZproxyError
 from zproxy.hbone.client import connect_error
 from zproxy.hbone.server import ServerTunnel, TunnelOwner
+from zproxy.model import ports
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction
 from zproxy.net.deadline import Deadline
@@ -111,7 +112,7 @@ class Inbound:
         """A tunnel that never came to be has no streams; it still leaves a line."""
         pod = self._pod
         now = pod.worker.poller.now
-        at = Endpoint(pod.workload.workload_ips[0], 15008)
+        at = Endpoint(pod.workload.workload_ips[0], ports.INBOUND_HBONE)
         pod.connections.end(
             pod.connections.open(pod.name, Direction.INBOUND, remote, at, now), now, error, reason
         )

@@ -8,11 +8,10 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from zproxy.steering.btf import Btf, load, load_vmlinux
+from zproxy.steering.cpus import possible_cpus
 from zproxy.steering.dialect import Dialect
 from zproxy.steering.dump_btf import TypedText
 from zproxy.steering.dump_json import Layout, Piece, moved, text
@@ -30,7 +29,6 @@ PROG_ARRAY: Final = 3
 REUSEPORT_SOCKARRAY: Final = 20
 SPARE_STEPS: Final = 1024
 """Steps of a walk beyond twice the capacity of the map, before it counts as one that never ends."""
-POSSIBLE_CPUS: Final = Path("/sys/devices/system/cpu/possible")
 
 
 class View(NamedTuple):
@@ -131,13 +129,6 @@ class Reader:
 def value_size(info: MapInfo) -> int:
     """Return the bytes that a lookup writes: of a per-CPU map one slot for each possible CPU."""
     return _slot_size(info) * possible_cpus() if info.type in PER_CPU_TYPES else info.value_size
-
-
-@cache
-def possible_cpus(path: Path = POSSIBLE_CPUS) -> int:
-    """Return how many CPUs this machine could have, which is how many values a per-CPU map holds."""
-    bounds = [part.partition("-") for part in path.read_text().strip().split(",")]
-    return sum(int(last or first) - int(first) + 1 for first, _, last in bounds)
 
 
 def status_of(error: OSError) -> int:

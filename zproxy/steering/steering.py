@@ -7,11 +7,11 @@ enrolled pods stay steered: towards closed listeners, so they are refused and NE
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
 from zproxy.config import PIN_ROOT
 from zproxy.errors import RequirementError, SteeringError
 from zproxy.steering import cgroups, links, syscall
+from zproxy.steering.cpus import possible_cpus
 from zproxy.steering.exemption import Exemption
 from zproxy.steering.hooks import HOOKS, Hook, Place
 from zproxy.steering.install import install
@@ -23,8 +23,6 @@ from zproxy.steering.pods import Pods, PodSteering
 
 __all__ = ["PodEntry", "PodSteering", "Steering", "remove"]
 
-POSSIBLE_CPUS: Final = Path("/sys/devices/system/cpu/possible")
-
 
 class Steering:
     """One node's steering. `exempt` belongs to one thread; the other methods block for milliseconds."""
@@ -33,7 +31,7 @@ class Steering:
         """Take over `objects`; use `Steering.open`."""
         self._objects = objects
         self._pods = Pods(pins, objects)
-        self._cpus = possible_cpus(POSSIBLE_CPUS.read_text())
+        self._cpus = possible_cpus()
         self.exempt = Exemption(objects.maps["zp_exempt"])
         """Call it with the descriptor of a socket that the proxy will connect; costs a microsecond or two."""
 
@@ -151,9 +149,3 @@ def _attach_hook(pin: Path, hook: Hook, program: Program, cgroup: Path) -> None:
         links.ensure(pin, hook, program, target)
     finally:
         os.close(fd)
-
-
-def possible_cpus(text: str) -> int:
-    """Return how many CPUs a list such as `0-3,8` has; a per-CPU map has a value for each."""
-    spans = [span.partition("-")[::2] for span in text.strip().split(",")]
-    return sum(int(last or first) - int(first) + 1 for first, last in spans)

@@ -209,19 +209,7 @@ def test_an_app_is_not_read_beyond_what_the_tunnels_socket_takes() -> None:
         near, peer = joined(plane, played(plane, wide))
         (tunnel,) = plane.client.pool.tunnels()
         peer.is_mute = True
-        near.setblocking(False)
-        sent, stalls = 0, 0
-
-        def push() -> bool:
-            nonlocal sent, stalls
-            try:
-                sent += near.send(bytes(1 << 16))
-                stalls = 0
-            except BlockingIOError:
-                stalls += 1
-            return stalls > 20
-
-        plane.wait(push)
+        sent = plane.flood(near)
         assert len(tunnel._outbox._backlog) < (256 << 10) + 2 * SIZE
         peer.is_mute = False
         plane.wait(lambda: len(peer.received) == sent + 1)

@@ -66,19 +66,7 @@ def test_a_reset_travels(plane: Plane, is_near: bool) -> None:
 
 def test_who_does_not_read_stops_the_sender(plane: Plane) -> None:
     near, far = pair(plane)
-    near.setblocking(False)
-    sent, stalls = 0, 0
-
-    def push() -> bool:
-        nonlocal sent, stalls
-        try:
-            sent += near.send(bytes(1 << 16))
-            stalls = 0
-        except BlockingIOError:
-            stalls += 1
-        return stalls > 20
-
-    plane.wait(push)
+    sent = plane.flood(near)
     assert sent < 24 << 20
     assert len(plane.receive(far, sent)) == sent
 

@@ -85,7 +85,7 @@ def test_bulk_arrives_intact(plane: Plane, direction: str) -> None:
 def test_slow_reader_stops_the_sender_within_the_window() -> None:
     with closing(Plane(limits=SMALL)) as plane:
         near, far = plane.pair()
-        sent = flood(plane, near)
+        sent = plane.flood(near)
         sockets = 4 * near.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) + (8 << 20)
         assert sent < SMALL.stream_window + SMALL.backlog_bytes + sockets
         assert len(plane.receive(far, sent)) == sent
@@ -135,30 +135,12 @@ def test_connection_refused_by_the_app_ends_the_clients(plane: Plane) -> None:
     assert "Connection refused" in inbound.error
 
 
-def flood(plane: Plane, sock: socket.socket) -> int:
-    """Send until the other side, which does not read, stalls it for good; return how much went."""
-    sock.setblocking(False)
-    sent, stalls = 0, 0
-
-    def push() -> bool:
-        nonlocal sent, stalls
-        try:
-            sent += sock.send(bytes(1 << 16))
-            stalls = 0
-        except BlockingIOError:
-            stalls += 1
-        return stalls > 10
-
-    plane.wait(push)
-    return sent
-
-
 def test_an_app_that_ended_while_nobody_reads_is_heard_to_the_end() -> None:
     with closing(Plane(limits=SMALL)) as plane:
         near, far = plane.pair()
         near.shutdown(socket.SHUT_WR)
         assert plane.receive(far, 1) == b""
-        sent = flood(plane, far)
+        sent = plane.flood(far)
         far.close()
         plane.settle()
         assert len(plane.receive(near, sent + 1)) == sent
@@ -168,7 +150,7 @@ def test_an_app_that_ended_while_nobody_reads_is_heard_to_the_end() -> None:
 def test_an_app_that_breaks_while_nobody_reads_breaks_the_other() -> None:
     with closing(Plane(limits=SMALL)) as plane:
         near, far = plane.pair()
-        flood(plane, far)
+        plane.flood(far)
         far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         far.close()
         plane.ended(2)

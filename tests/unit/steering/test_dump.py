@@ -13,10 +13,11 @@ from tests.support.btf import BtfBuilder
 from zproxy.errors import SteeringError
 from zproxy.steering import dump_entries
 from zproxy.steering.btf import Btf
+from zproxy.steering.cpus import possible_cpus
 from zproxy.steering.dialect import NEWEST, Dialect
 from zproxy.steering.dump import DumpError, View, dump, lookup, next_key, warning
 from zproxy.steering.dump_btf import TypedText
-from zproxy.steering.dump_entries import SPARE_STEPS, possible_cpus, status_of, value_size
+from zproxy.steering.dump_entries import SPARE_STEPS, status_of, value_size
 from zproxy.steering.dump_json import Layout, moved, text
 from zproxy.steering.dump_plain import entry, failed_entry, hex_rows, inner_map_entry, per_cpu_entry
 from zproxy.steering.dump_show import Details, details, header_plain
@@ -322,13 +323,6 @@ def test_types_that_are_gone_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(dump_entries, "load", gone)
     fake = FakeMap(monkeypatch, info_of()._replace(btf_id=9, btf_value_type_id=1), [])
     assert str(printed(dump([fake.opened], JSON))[1]) == "failed to get btf"
-
-
-@pytest.mark.parametrize(("text_", "count"), [("0\n", 1), ("0-1\n", 2), ("0-3,6,8-9\n", 7)])
-def test_possible_cpus_are_counted_from_ranges(tmp_path: Path, text_: str, count: int) -> None:
-    path = tmp_path / f"possible{count}"
-    path.write_text(text_)
-    assert possible_cpus(path) == count
 
 
 def test_a_per_cpu_value_takes_a_slot_of_eights_for_each_cpu() -> None:

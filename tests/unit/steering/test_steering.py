@@ -17,7 +17,7 @@ from zproxy.steering import cgroups, links
 from zproxy.steering.hooks import HOOKS, Place
 from zproxy.steering.layout import REASONS
 from zproxy.steering.pins import NodePins
-from zproxy.steering.steering import Steering, possible_cpus, remove
+from zproxy.steering.steering import Steering, remove
 
 ROOT = Path(__file__).parents[3]
 V4 = "203.0.113.9"
@@ -29,11 +29,6 @@ def node() -> Iterator[str]:
     name = f"{PREFIX}own.node"
     yield name
     remove(name)
-
-
-@pytest.mark.parametrize(("text", "count"), [("0\n", 1), ("0-3\n", 4), ("0-1,4,6-7\n", 5)])
-def test_possible_cpus_are_counted(text: str, count: int) -> None:
-    assert possible_cpus(text) == count
 
 
 @pytest.mark.root
