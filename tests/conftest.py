@@ -1,11 +1,12 @@
 """Rules for every test: root where it is asked for, never a skip, nothing left in the kernel."""
 
+import contextlib
 import os
 from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests.support import leftovers
+from tests.support import leftovers, machine
 from tests.support.netns import Namespace, pair
 
 
@@ -30,10 +31,23 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Hold the machine for a run with root tests: another run would take what it sees for its own remains."""
+    collects_only = session.config.option.collectonly
+    if os.geteuid() == 0 and not collects_only and any(map(_is_root_test, session.items)):
+        stack = contextlib.ExitStack()
+        stack.enter_context(machine.exclusive())
+        session.config.add_cleanup(stack.close)
+
+
+def _is_root_test(item: pytest.Item) -> bool:
+    return item.get_closest_marker("root") is not None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail the run when its root tests have left something in the kernel."""
-    if os.geteuid() != 0 or not any(item.get_closest_marker("root") for item in request.session.items):
+    if os.geteuid() != 0 or not any(map(_is_root_test, request.session.items)):
         yield
         return
     before = leftovers.snapshot()
