@@ -45,13 +45,42 @@ class Outbox:
         return bool(self._backlog)
 
     def pull(self, source: socket.socket, stream: Stream, size: int) -> int:
-        """Receive at most `size` bytes from `source` into a DATA frame; raise as recv_into does."""
+        """Receive at most `size` bytes, one DATA frame, from `source`; raise as recv_into does.
+
+        Where the peer allows only small frames, and one read filled such a frame, more of them follow at once.
+        """
         batch = self._room()
         at = self._fill + DATA_HEADER
         moved = source.recv_into(batch[at : at + min(size, len(batch) - at)])
         if moved:
             self._wire.put_data_header(batch, self._fill, stream, moved)
             self._fill = at + moved
+            if moved == self._wire.max_frame < len(batch) // 2:
+                moved += self._scatter(batch, source, stream)
+        return moved
+
+    def _scatter(self, batch: memoryview, source: socket.socket, stream: Stream) -> int:
+        """Fill the rest of the batch with one read into many frames; return the bytes moved, maybe none."""
+        allowed, frame = self._wire.window(stream), self._wire.max_frame
+        at, payloads = self._fill, list[memoryview]()
+        while allowed > 0 and len(batch) - at > SMALLEST_READ // 2:
+            at += DATA_HEADER
+            payloads.append(batch[at : at + min(frame, allowed)])
+            at += len(payloads[-1])
+            allowed -= len(payloads[-1])
+        if not payloads:
+            return 0
+        try:
+            moved = rest = source.recvmsg_into(payloads)[0]
+        except BlockingIOError:
+            return 0
+        for payload in payloads:
+            if not rest:
+                break
+            size = min(len(payload), rest)
+            self._wire.put_data_header(batch, self._fill, stream, size)
+            self._fill += DATA_HEADER + size
+            rest -= size
         return moved
 
     def seal(self) -> None:

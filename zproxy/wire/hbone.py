@@ -129,6 +129,15 @@ class HboneConnection:
             # The answer is complete; whatever still comes of the request is not wanted (RFC 9113 8.1).
             self._link.reset(stream, ErrorCode.NO_ERROR)
 
+    @property
+    def max_frame(self) -> int:
+        """The largest DATA frame that the peer takes, in bytes of payload."""
+        return self._link.peer_max_frame
+
+    def window(self, stream: Stream) -> int:
+        """Return how many bytes both windows allow, in as many frames as that takes; maybe less than 0."""
+        return min(stream.send_window, self._link.send_window)
+
     def budget(self, stream: Stream) -> int:
         """Return how many bytes the stream's next DATA frame may carry; 0 until a WindowOpened."""
         link = self._link

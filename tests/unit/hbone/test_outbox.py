@@ -30,9 +30,17 @@ class FakeWire:
 
     def __init__(self) -> None:
         self.out = bytearray()
+        self.max_frame = 1 << 20
+        self.open = 1 << 20
+        self.sizes: list[int] = []
+
+    def window(self, stream: Any) -> int:
+        return self.open
 
     def put_data_header(self, buffer: memoryview, at: int, stream: Any, size: int) -> None:
         buffer[at : at + 9] = b"-" * 9
+        self.open -= size
+        self.sizes.append(size)
 
 
 class NarrowSocket:
@@ -108,6 +116,41 @@ def test_an_idle_outbox_holds_no_buffer() -> None:
     bench.outbox.send()
     assert len(bench.worker.buffers._spare) == 1
     assert not bench.outbox.has_backlog
+    bench.close()
+
+
+def test_small_frames_are_filled_many_at_a_time() -> None:
+    bench = Bench()
+    bench.wire.max_frame = 1000
+    data = bytes(range(256)) * 30
+    bench.app.sendall(data)
+    assert bench.outbox.pull(bench.source, None, 1000) == len(data)  # type: ignore[arg-type] # as above
+    assert bench.wire.sizes == [1000] * 7 + [680]
+    bench.outbox.seal()
+    bench.outbox.send()
+    sent = bench.far.recv(1 << 16)
+    assert b"".join(sent[at + 9 : at + 1009] for at in range(0, len(sent), 1009)) == data
+    bench.close()
+
+
+def test_small_frames_stay_within_the_window() -> None:
+    bench = Bench()
+    bench.wire.max_frame, bench.wire.open = 1000, 2500
+    bench.app.sendall(bytes(5000))
+    assert bench.outbox.pull(bench.source, None, 1000) == 2500  # type: ignore[arg-type] # as above
+    assert bench.wire.sizes == [1000, 1000, 500]
+    bench.close()
+
+
+def test_one_full_small_frame_and_nothing_behind_it_is_no_error() -> None:
+    bench = Bench()
+    bench.wire.max_frame = 1000
+    bench.app.sendall(bytes(1000))
+    assert bench.outbox.pull(bench.source, None, 1000) == 1000  # type: ignore[arg-type] # as above
+    bench.app.sendall(bytes(1000))
+    bench.app.close()
+    assert bench.outbox.pull(bench.source, None, 1000) == 1000  # type: ignore[arg-type] # as above
+    assert bench.outbox.pull(bench.source, None, 1000) == 0  # type: ignore[arg-type] # as above
     bench.close()
 
 
