@@ -6,7 +6,8 @@ import socket
 from collections.abc import Callable
 
 from zproxy.errors import ConnectFailed, TlsFailed, ZproxyError
-from zproxy.hbone.tunnel import State, StreamOwner, Tunnel
+from zproxy.hbone.owner import StreamOwner
+from zproxy.hbone.tunnel import State, Tunnel
 from zproxy.model.conn import PoolKey
 from zproxy.net.deadline import Deadline
 from zproxy.net.poller import READ, WRITE

@@ -47,7 +47,7 @@ class Outbox:
     def pull(self, source: socket.socket, stream: Stream, size: int) -> int:
         """Receive at most `size` bytes, one DATA frame, from `source`; raise as recv_into does.
 
-        Where the peer allows only small frames, and one read filled such a frame, more of them follow at once.
+        Where the peer allows only small frames and one read filled such a frame, more follow at once.
         """
         batch = self._room()
         at = self._fill + DATA_HEADER

@@ -9,10 +9,11 @@ import contextlib
 import itertools
 import socket
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final
 
 from zproxy.errors import TlsFailed, TunnelClosed, ZproxyError
 from zproxy.hbone.outbox import Outbox
+from zproxy.hbone.owner import StreamOwner
 from zproxy.model.addr import Endpoint
 from zproxy.net.deadline import Deadline
 from zproxy.net.poller import WRITE
@@ -53,28 +54,6 @@ class State(Enum):
     HANDSHAKING = "handshaking"
     OPEN = "open"
     CLOSED = "closed"
-
-
-class StreamOwner(Protocol):
-    """The app's side of a stream. Called by its tunnel only; after `on_reset` or `on_lost` NEVER again."""
-
-    def on_answer(self, status: int) -> None:
-        """Our CONNECT was answered."""
-
-    def on_data(self, chunks: list[memoryview]) -> None:
-        """Bytes for the app; valid until this returns, credit is given by `Tunnel.credit`."""
-
-    def on_end(self) -> None:
-        """The peer will send no more."""
-
-    def on_reset(self, code: int) -> None:
-        """The peer broke the stream (RFC 9113 section 7 code)."""
-
-    def on_room(self) -> None:
-        """A `pull` that found NO_ROOM may be tried again."""
-
-    def on_lost(self, error: ZproxyError) -> None:
-        """The tunnel ended before the stream did."""
 
 
 class Tunnel:

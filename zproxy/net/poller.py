@@ -71,6 +71,10 @@ class Poller:
         if self._owners.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
+    def forget(self, fd: int) -> None:
+        """Stop watching `fd`, which the caller closes at once: that takes it out of the set, too."""
+        self._owners.pop(fd, None)
+
     def soon(self, item: Flushable) -> None:
         """Flush `item` at the end of this batch. The caller asks at most once per batch."""
         self._dirty.append(item)

@@ -47,7 +47,7 @@ class SocketFactory:
     def listen(self, port: int, backlog: int) -> socket.socket:
         """Return a dual-stack listener on `port` (IPv4 only where the pod has no IPv6).
 
-        Raise OSError, EADDRINUSE among them.
+        Raise OSError, EADDRINUSE among them. What it accepts inherits its options.
         """
         return self._netns.run(lambda: _listen(port, backlog))
 
@@ -101,6 +101,18 @@ def tune(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
 
 
+def connect_progress(sock: socket.socket, to: Endpoint) -> int:
+    """Ask what became of a connect that was begun: 0 when it is up, EINPROGRESS, or why it failed.
+
+    Over lo the handshake is complete when connect(2) returns, though it says EINPROGRESS; to ask once more
+    costs less than a turn of the poller.
+    """
+    code = sock.connect_ex(to)
+    if code == errno.EISCONN:
+        return 0
+    return errno.EINPROGRESS if code == errno.EALREADY else code
+
+
 def tune_tunnel(sock: socket.socket) -> None:
     """Set what a tunnel's socket has; its liveness is HTTP/2 PING's business, not keepalive's."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -128,7 +140,7 @@ def _listen(port: int, backlog: int) -> socket.socket:
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what it accepts
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.bind((address, port))
         sock.listen(backlog)
     except BaseException:

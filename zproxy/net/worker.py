@@ -6,6 +6,7 @@ from typing import Final, Protocol
 from zproxy.config import Deadlines, Limits
 from zproxy.net.buffers import Buffers
 from zproxy.net.deadline import Deadline
+from zproxy.net.pipes import Pipes
 from zproxy.net.poller import Flushable, Pollable, Poller
 
 SWEEP_S: Final = 1.0
@@ -32,6 +33,7 @@ class Worker:
         self.limits = limits
         self.poller = Poller(on_crash)
         self.buffers = Buffers()
+        self.pipes = Pipes()
         self.connecting = Deadline("TCP connect", deadlines.connect_s)
         self.handshaking = Deadline("TLS and HTTP/2 handshake", deadlines.handshake_s)
         self.answering = Deadline("CONNECT reply", deadlines.reply_s)
@@ -52,5 +54,6 @@ class Worker:
         self.poller.flush()
 
     def close(self) -> None:
-        """Drop the poller; everything on it must be closed before."""
+        """Drop poller and pipes; everything on the poller must be closed before."""
         self.poller.close()
+        self.pipes.close()

@@ -1,17 +1,19 @@
 """15008: HBONE from peers. Terminate the tunnel, check each CONNECT, reach the app as its true client."""
 
+import errno
 import socket
 from typing import Final
 
 from zproxy.errors import IdentityError, TlsFailed, ZproxyError
 from zproxy.hbone.client import connect_error
+from zproxy.hbone.owner import NOBODY
 from zproxy.hbone.server import ServerTunnel, TunnelOwner
 from zproxy.model import ports
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction
 from zproxy.net.deadline import Deadline
 from zproxy.net.poller import WRITE
-from zproxy.net.sockets import peer_of, tune
+from zproxy.net.sockets import connect_progress, peer_of, tune
 from zproxy.observe.connections import Connection
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.relay import StreamRelay
@@ -100,10 +102,11 @@ class Inbound:
             text = f"connection failed: {connect_error(str(target), error.errno or 0)}"
             self._refuse(tunnel, stream, connection, Reject(UNAVAILABLE, text))
             return
-        stream.owner = InboundStream(self._pod, sock, connection, tunnel, stream)
+        stream.owner = relay = InboundStream(self._pod, sock, connection, tunnel, stream)
+        relay.connecting(connect_progress(sock, target))
 
     def _refuse(self, tunnel: ServerTunnel, stream: Stream, connection: Connection, reject: Reject) -> None:
-        stream.owner = _Refused()
+        stream.owner = NOBODY
         tunnel.answer(stream, reject.status, end=True)
         reason = "DENY" if reject.status in {400, 401} else "CONNECT"
         self._pod.connections.end(connection, self._pod.worker.poller.now, reject.reason, reason)
@@ -135,12 +138,18 @@ class InboundStream(StreamRelay):
         self.tunnel = tunnel
         self.stream = stream
         self._is_connecting = True
-        pod.worker.connecting.start(self, pod.worker.poller.now)
+
+    def connecting(self, code: int) -> None:
+        """Go on with a connect whose progress is `code`, an errno."""
+        if code == errno.EINPROGRESS:
+            self.pod.worker.connecting.start(self, self.pod.worker.poller.now)
+        else:
+            self._connected(code)
 
     def on_event(self, events: int) -> None:
         """Finish the connect to the app first."""
         if self._is_connecting:
-            self._connected()
+            self._connected(self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
         else:
             super().on_event(events)
 
@@ -151,8 +160,7 @@ class InboundStream(StreamRelay):
         else:
             super().on_deadline(deadline)
 
-    def _connected(self) -> None:
-        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    def _connected(self, code: int) -> None:
         if code:
             self._unreachable(f"connection failed: {connect_error(self.connection.hbone_addr, code)}")
             return
@@ -170,27 +178,5 @@ class InboundStream(StreamRelay):
         tunnel, stream = self.tunnel, self.stream
         if isinstance(tunnel, ServerTunnel) and stream is not None:
             tunnel.answer(stream, UNAVAILABLE, end=True)
-            self.stream = None
+            self._let_go()
         self._finish(error, "CONNECT", is_broken=True)
-
-
-class _Refused:
-    """Owner of a stream that was answered with a refusal: whatever still comes is nobody's."""
-
-    def on_answer(self, status: int) -> None:
-        """Never asked."""
-
-    def on_data(self, chunks: list[memoryview]) -> None:
-        """Dropped; no credit is given."""
-
-    def on_end(self) -> None:
-        """Expected."""
-
-    def on_reset(self, code: int) -> None:
-        """Expected."""
-
-    def on_room(self) -> None:
-        """Never asked."""
-
-    def on_lost(self, error: ZproxyError) -> None:
-        """Expected."""

@@ -9,7 +9,7 @@ from zproxy.hbone.client import ClientTunnel, TunnelWatcher, connect_error
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction, PoolKey
 from zproxy.model.identity import SpiffeId
-from zproxy.net.sockets import close_with_reset, peer_of, tune
+from zproxy.net.sockets import close_with_reset, peer_of
 from zproxy.observe.connections import Connection
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.plain import PlainRelay
@@ -36,7 +36,6 @@ class Outbound:
             self._refuse_direct(sock, src)
             return
         connection = pod.connections.open(pod.name, Direction.OUTBOUND, src, to, pod.worker.poller.now)
-        tune(sock)
         choice = resolve(pod.mesh(), pod.workload, to)
         if isinstance(choice, Refuse):
             close_with_reset(sock)
@@ -115,6 +114,7 @@ class OutboundStream(StreamRelay):
         self.pod.worker.answering.done(self)
         if status == OK:
             self.start()
+            self._pull()  # the app has hardly waited with its first bytes
         else:
             self.give_up(f"http status: {status}", "DENY" if status == 401 else "CONNECT")
 

@@ -1,14 +1,23 @@
-"""Two sockets and the bytes between them: what stays outside the mesh, or arrives from outside it."""
+"""Two sockets and the bytes between them: what stays outside the mesh, or arrives from outside it.
+
+The first bytes of a direction are copied, which suits short connections; one that turns out to be long is
+spliced, and then no byte of it passes through user space.
+"""
 
 import socket
+from typing import Final
 
 from zproxy.hbone.client import connect_error
 from zproxy.net.deadline import Deadline
+from zproxy.net.pipes import Pipe
 from zproxy.net.poller import READ, WRITE
 from zproxy.net.sockets import close_with_reset, tune
 from zproxy.observe.connections import Connection
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.relay import app_error
+
+SPLICE_AFTER: Final = 64 << 10
+"""Bytes copied in a direction before it is spliced."""
 
 
 class PlainRelay:
@@ -80,8 +89,8 @@ class PlainRelay:
         worker.connecting.done(self)
         worker.half_closed.done(self)
         for end in (self._near, self._far):
-            worker.poller.remove(end.sock.fileno())
-            close_with_reset(end.sock) if error else end.sock.close()
+            worker.poller.forget(end.sock.fileno())
+            end.close(is_broken=bool(error))
         self.pod.relays.discard(self)
         self.pod.connections.end(self.connection, worker.poller.now, error, reason)
 
@@ -89,7 +98,10 @@ class PlainRelay:
 class _End:
     """One side. Reads only when the other side has taken everything; so at most one read is ever held."""
 
-    __slots__ = ("_mask", "_pending", "is_app", "is_connecting", "is_ended", "is_over", "relay", "sock")
+    __slots__ = (
+        "_copied", "_mask", "_pending", "_pipe", "is_app", "is_connecting", "is_ended", "is_over", "relay",
+        "sock",
+    )  # fmt: skip
 
     def __init__(self, relay: PlainRelay, sock: socket.socket, *, is_app: bool, is_connecting: bool) -> None:
         self.relay = relay
@@ -100,7 +112,11 @@ class _End:
         """It will send no more."""
         self.is_over = False
         """It was told that the other side will send no more."""
+        self._copied = 0
+        """Bytes received from it by copying, at most about SPLICE_AFTER."""
         self._pending: bytes | memoryview = b""
+        self._pipe: Pipe | None = None
+        """Spliced bytes that this side has not taken yet."""
         self._mask = WRITE if is_connecting else 0
         relay.pod.worker.poller.add(sock.fileno(), self, self._mask)
 
@@ -109,7 +125,7 @@ class _End:
         if self.is_connecting:
             self._connected()
             return
-        if events & WRITE and self._pending:
+        if events & WRITE and self.has_pending:
             self._send_pending()
         if self.relay.is_done:
             return
@@ -144,9 +160,35 @@ class _End:
         self.watch(self._mask | WRITE)
         return False
 
+    def take_pipe(self, pipe: Pipe) -> bool:
+        """Send what `pipe` holds; return whether the socket took all of it. The pipe is this side's now."""
+        self._pipe = pipe
+        try:
+            pipe.drain(self.sock.fileno())
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self.relay.finish(app_error(error.errno), "CONNECT")
+            return False
+        if pipe.held:
+            self.watch(self._mask | WRITE)
+            return False
+        self._return_pipe()
+        return True
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether bytes wait for this side's socket."""
+        return bool(self._pending) or self._pipe is not None
+
+    def close(self, *, is_broken: bool) -> None:
+        """Close the socket, by reset when `is_broken`."""
+        self._return_pipe()
+        close_with_reset(self.sock) if is_broken else self.sock.close()
+
     def shut(self) -> None:
         """Pass on the other side's end."""
-        if self._pending:
+        if self.has_pending:
             return  # _send_pending does it
         self.is_over = True
         try:
@@ -171,6 +213,12 @@ class _End:
         self.relay.connected()
 
     def _receive(self) -> None:
+        if self._copied >= SPLICE_AFTER:
+            self._splice()
+        else:
+            self._copy()
+
+    def _copy(self) -> None:
         relay = self.relay
         buffer = relay.pod.worker.buffers.plain
         try:
@@ -180,34 +228,74 @@ class _End:
         except OSError as error:
             relay.finish(app_error(error.errno), "CONNECT")
             return
-        other = relay.other(self)
         if not size:
-            self.is_ended = True
-            self.watch(self._mask & ~READ)
-            other.shut()
+            self._end()
             return
-        if self.is_app:
-            relay.connection.bytes_sent += size
-        else:
-            relay.connection.bytes_recv += size
-        if not other.take(buffer[:size]) and not relay.is_done:
+        self._copied += size
+        self._count(size)
+        if not relay.other(self).take(buffer[:size]) and not relay.is_done:
             self.watch(self._mask & ~READ)
+
+    def _splice(self) -> None:
+        relay = self.relay
+        pipes = relay.pod.worker.pipes
+        try:
+            pipe = pipes.borrow()
+        except OSError:  # no descriptor is free: go on copying
+            self._copy()
+            return
+        try:
+            size = pipe.fill(self.sock.fileno())
+        except BlockingIOError:
+            pipes.give_back(pipe)
+            return
+        except OSError as error:
+            pipes.give_back(pipe)
+            relay.finish(app_error(error.errno), "CONNECT")
+            return
+        if not size:
+            pipes.give_back(pipe)
+            self._end()
+            return
+        self._count(size)
+        if not relay.other(self).take_pipe(pipe) and not relay.is_done:
+            self.watch(self._mask & ~READ)
+
+    def _count(self, size: int) -> None:
+        connection = self.relay.connection
+        if self.is_app:
+            connection.bytes_sent += size
+        else:
+            connection.bytes_recv += size
+
+    def _end(self) -> None:
+        self.is_ended = True
+        self.watch(self._mask & ~READ)
+        self.relay.other(self).shut()
 
     def _send_pending(self) -> None:
         try:
-            sent = self.sock.send(self._pending)
+            if self._pipe is not None:
+                self._pipe.drain(self.sock.fileno())
+            else:
+                self._pending = memoryview(self._pending)[self.sock.send(self._pending) :]
         except BlockingIOError:
             return
         except OSError as error:
             self.relay.finish(app_error(error.errno), "CONNECT")
             return
-        self._pending = memoryview(self._pending)[sent:]
-        if self._pending:
+        if self._pending or (self._pipe is not None and self._pipe.held):
             return
         self._pending = b""
+        self._return_pipe()
         self.watch(self._mask & ~WRITE)
         other = self.relay.other(self)
         if other.is_ended:
             self.shut()
         else:
             other.watch(other._mask | READ)
+
+    def _return_pipe(self) -> None:
+        if self._pipe is not None:
+            self.relay.pod.worker.pipes.give_back(self._pipe)
+            self._pipe = None

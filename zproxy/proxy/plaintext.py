@@ -5,7 +5,7 @@ import socket
 from zproxy.hbone.client import connect_error
 from zproxy.model import ports
 from zproxy.model.conn import Direction
-from zproxy.net.sockets import close_with_reset, peer_of, tune
+from zproxy.net.sockets import close_with_reset, peer_of
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.plain import PlainRelay
 
@@ -26,7 +26,6 @@ class Plaintext:
             text = f"port {dst.port} belongs to the mesh proxy and is no target"
             pod.connections.end(connection, pod.worker.poller.now, text, "DENY")
             return
-        tune(sock)
         connection.peers = pod.peers(pod.mesh().by_ip(src.ip, pod.workload.network), pod.workload)
         try:
             far = pod.sockets.dial_app(dst, src.ip)

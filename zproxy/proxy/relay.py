@@ -10,6 +10,7 @@ import socket
 from typing import Final
 
 from zproxy.errors import ZproxyError
+from zproxy.hbone.owner import NOBODY
 from zproxy.hbone.tunnel import BLOCKED, NO_ROOM, Tunnel
 from zproxy.net.deadline import Deadline
 from zproxy.net.poller import READ, WRITE
@@ -175,22 +176,27 @@ class StreamRelay:
 
     def _app_ended(self) -> None:
         self._is_app_ended = True
-        self._watch(self._mask & ~READ)
+        if not self._is_over():
+            self._watch(self._mask & ~READ)
         if self.tunnel is not None and self.stream is not None:
             self.tunnel.end(self.stream)
         self._half_closed()
 
     def _shut_app(self) -> None:
-        try:
-            self.sock.shutdown(socket.SHUT_WR)
-        except OSError as error:
-            self._app_broke(error.errno)
-            return
+        if not self._is_over():  # else closing the socket says the same
+            try:
+                self.sock.shutdown(socket.SHUT_WR)
+            except OSError as error:
+                self._app_broke(error.errno)
+                return
         self._half_closed()
+
+    def _is_over(self) -> bool:
+        return self._is_app_ended and self._is_peer_ended and self._pending is None
 
     def _half_closed(self) -> None:
         worker = self.pod.worker
-        if self._is_app_ended and self._is_peer_ended and self._pending is None:
+        if self._is_over():
             self._finish("", "")
         else:
             self._moved = self.connection.bytes_moved
@@ -236,6 +242,12 @@ class StreamRelay:
         """Break the stream; on one that is closed already this returns what the app did not take."""
         if self.tunnel is not None and self.stream is not None:
             self.tunnel.reset(self.stream, ErrorCode.CANCEL)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Part from the stream: the two hold each other, and only the cycle collector would free them."""
+        if self.stream is not None:
+            self.stream.owner = NOBODY
             self.stream = None
 
     def _watch(self, mask: int) -> None:
@@ -251,7 +263,7 @@ class StreamRelay:
         worker = pod.worker
         for deadline in (worker.connecting, worker.answering, worker.half_closed):
             deadline.done(self)
-        worker.poller.remove(self.sock.fileno())
+        worker.poller.forget(self.sock.fileno())
         if is_broken:
             close_with_reset(self.sock)
         else:
@@ -259,6 +271,7 @@ class StreamRelay:
         pod.relays.discard(self)
         if self.tunnel is not None:
             self.tunnel.forget(self)
+        self._let_go()
         pod.connections.end(self.connection, worker.poller.now, error, reason)
         self._on_finished()
 

@@ -11,6 +11,7 @@ from zproxy.hbone.pool import Pool
 from zproxy.hbone.tunnel import Tunnel
 from zproxy.model import ports
 from zproxy.net.listener import Accepted, Listener
+from zproxy.net.sockets import tune
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.inbound import Inbound
 from zproxy.proxy.outbound import Outbound, dial_tunnel
@@ -80,7 +81,10 @@ class Straw:
         return tuple(opened)
 
     def _listen(self, port: int) -> socket.socket:
-        return self.pod.sockets.listen(port, self.pod.worker.limits.backlog)
+        sock = self.pod.sockets.listen(port, self.pod.worker.limits.backlog)
+        if port != ports.INBOUND_HBONE:  # a tunnel's liveness is HTTP/2 PING's business
+            tune(sock)  # and with it everything that it accepts
+        return sock
 
 
 def _bound(port: int, listen: Callable[[int], socket.socket]) -> socket.socket:

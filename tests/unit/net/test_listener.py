@@ -39,7 +39,7 @@ class FailingSocket:
     def __init__(self, sock: socket.socket, *codes: int) -> None:
         self._sock, self._codes = sock, list(codes)
 
-    def accept(self) -> tuple[socket.socket, tuple[str, int]]:
+    def _accept(self) -> tuple[int, tuple[str, int]]:
         if self._codes:
             code = self._codes.pop(0)
             raise OSError(code, os.strerror(code))

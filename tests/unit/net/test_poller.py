@@ -244,3 +244,18 @@ def test_a_batch_has_one_time(poller: Poller) -> None:
     poller.clock = lambda: 42.0
     poller.run_batch()
     assert poller.now == 42.0
+
+
+def test_a_forgotten_descriptor_leaves_the_set_when_it_is_closed(
+    poller: Poller, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    near, far = pair
+    owner = Owner()
+    poller.add(near.fileno(), owner, READ)
+    far.sendall(b"x")
+    poller.forget(near.fileno())
+    assert len(poller) == 0
+    assert hangs_up(poller)
+    near.close()
+    assert not hangs_up(poller)
+    assert owner.events == []

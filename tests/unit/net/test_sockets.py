@@ -1,5 +1,6 @@
 """Sockets of a straw."""
 
+import errno
 import select
 import socket
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from tests.support.netns import Namespace, pair
 from zproxy.model.addr import Endpoint
 from zproxy.net.netns import Netns
-from zproxy.net.sockets import SocketFactory, close_with_reset, peer_of, tune, tune_tunnel
+from zproxy.net.sockets import SocketFactory, close_with_reset, connect_progress, peer_of, tune, tune_tunnel
 
 pytestmark = pytest.mark.root
 
@@ -131,3 +132,18 @@ def test_an_original_destination_is_read_in_either_family(level: int, raw: str, 
     steered: Any = Steered(level, bytes.fromhex(raw))
     with Netns.current() as here:
         assert SocketFactory(here, lambda fd: None).original_destination(steered) == expected
+
+
+def test_the_progress_of_a_connect() -> None:
+    with pair() as (client, server):
+        listener = factory(server).listen(8080, 16)
+        up = factory(server).dial_app(Endpoint(server.ip4, 8080), server.ip4)
+        assert connect_progress(up, Endpoint(server.ip4, 8080)) == 0
+        assert connect_progress(up, Endpoint(server.ip4, 8080)) == 0
+        refused = factory(server).dial_app(Endpoint(server.ip4, 1), server.ip4)
+        assert connect_progress(refused, Endpoint(server.ip4, 1)) == errno.ECONNREFUSED
+        nowhere = client.ip4.rpartition(".")[0] + ".77"  # an address of the link that nobody has
+        waiting = factory(client).dial(Endpoint(nowhere, 80))
+        assert connect_progress(waiting, Endpoint(nowhere, 80)) == errno.EINPROGRESS
+        for opened in (listener, up, refused, waiting):
+            opened.close()

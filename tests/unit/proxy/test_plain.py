@@ -1,5 +1,6 @@
 """Two sockets and the bytes between them."""
 
+import errno
 import hashlib
 import os
 import socket
@@ -10,7 +11,9 @@ import pytest
 
 from tests.support.plane import Plane
 from zproxy.model.addr import Endpoint
+from zproxy.net.pipes import Pipe
 from zproxy.net.poller import READ
+from zproxy.proxy.plain import SPLICE_AFTER
 
 
 @pytest.fixture
@@ -158,3 +161,39 @@ def test_plain_connections_leave_nothing_behind(plane: Plane) -> None:
     assert plane.client.relays == set()
     assert len(plane.worker.connecting) == len(plane.worker.half_closed) == 0
     assert len(plane.worker.poller) == watched
+
+
+def test_a_long_direction_is_spliced_and_a_short_one_copied(plane: Plane) -> None:
+    near, far = pair(plane)
+    near.sendall(bytes(SPLICE_AFTER // 2))
+    assert len(plane.receive(far, SPLICE_AFTER // 2)) == SPLICE_AFTER // 2
+    assert plane.worker.pipes._spare == []
+    data = os.urandom(SPLICE_AFTER * 4)
+    near.sendall(data)
+    assert plane.receive(far, len(data)) == data
+    assert len(plane.worker.pipes._spare) == 1
+
+
+def test_a_spliced_direction_survives_the_lack_of_descriptors(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left() -> Pipe:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(plane.worker.pipes, "borrow", none_left)
+    near, far = pair(plane)
+    data = os.urandom(SPLICE_AFTER * 4)
+    near.sendall(data)
+    assert plane.receive(far, len(data)) == data
+
+
+def test_what_a_broken_connection_left_in_a_pipe_reaches_nobody_else(plane: Plane) -> None:
+    near, far = pair(plane)
+    plane.flood(near)
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    far.close()
+    plane.ended(1)
+    assert all(not pipe.held for pipe in plane.worker.pipes._spare)
+    near, far = pair(plane)
+    near.sendall(bytes(SPLICE_AFTER * 2))
+    assert plane.receive(far, SPLICE_AFTER * 2) == bytes(SPLICE_AFTER * 2)

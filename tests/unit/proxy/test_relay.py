@@ -1,5 +1,6 @@
 """Streams end to end in one process: outbound, a tunnel, inbound, and two apps."""
 
+import gc
 import hashlib
 import os
 import socket
@@ -13,6 +14,7 @@ from tests.support.plane import CLIENT_IP, Plane
 from zproxy.config import Deadlines, Limits
 from zproxy.hbone.tunnel import Tunnel
 from zproxy.model.conn import Direction
+from zproxy.proxy.relay import StreamRelay
 
 SMALL = Limits(stream_window=256 << 10, connection_window=1 << 20, backlog_bytes=64 << 10)
 """Windows that a test can fill in a moment."""
@@ -219,3 +221,27 @@ def test_connections_that_end_in_any_way_leave_nothing_behind() -> None:
         assert len(os.listdir("/proc/self/fd")) == before + 2
         assert plane.client.relays == plane.server.relays == set()
         assert len(plane.worker.poller) == watched + 2
+
+
+def test_ended_connections_leave_nothing_for_the_cycle_collector(plane: Plane) -> None:
+    def relays() -> int:
+        return sum(isinstance(item, StreamRelay) for item in gc.get_objects())
+
+    app = plane.serve()
+    gc.disable()
+    try:
+        before = relays()
+        for breaks in (False, True):
+            near = plane.dial()
+            far = plane.accept(app)
+            near.sendall(b"x")
+            assert plane.receive(far, 1) == b"x"
+            if breaks:
+                near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            near.close()
+            far.close()
+        plane.ended(4)
+        plane.settle()
+        assert relays() == before
+    finally:
+        gc.enable()
