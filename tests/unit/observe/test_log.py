@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import threading
 
 from zproxy.observe.log import QUEUE_LINES, LineWriter, quoted, set_up, timestamp
@@ -72,3 +73,18 @@ def test_quotes_and_newlines_cannot_forge_a_field() -> None:
 
 def test_a_stamp_is_rfc_3339_in_utc() -> None:
     assert timestamp(0) == "1970-01-01T00:00:00.000000Z"
+    assert timestamp(1_700_000_000_123_456_789) == "2023-11-14T22:13:20.123456Z"
+    assert len(timestamp()) == len(timestamp(0))
+
+
+def test_a_burst_is_written_in_few_pieces() -> None:
+    reader, sink = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with reader, sink:
+        writer = LineWriter(sink.fileno())
+        for number in range(100):
+            writer.write(str(number))
+        writer.close()
+        sink.shutdown(socket.SHUT_WR)
+        pieces = list(iter(lambda: reader.recv(1 << 16), b""))
+    assert b"".join(pieces).split() == [str(number).encode() for number in range(100)]
+    assert len(pieces) < 10
