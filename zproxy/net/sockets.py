@@ -18,11 +18,10 @@ SO_MARK: Final = 36
 SO_ORIGINAL_DST: Final = 80
 """Level SOL_IP for IPv4 (linux/netfilter_ipv4.h), SOL_IPV6 for IPv6; our getsockopt program answers it."""
 IP_TRANSPARENT: Final = 19
-IP_FREEBIND: Final = 15
+"""Bind to an address that is not ours (CAP_NET_ADMIN); with it IP_FREEBIND would add nothing."""
 IP_BIND_ADDRESS_NO_PORT: Final = 24
 """Choose the source port at connect, when the destination is known: ports are then shared (Linux 4.2)."""
 IPV6_TRANSPARENT: Final = 75
-IPV6_FREEBIND: Final = 78
 TCP_NOTSENT_LOWAT: Final = 25
 KEEPALIVE_S: Final = 180
 """Idle time and interval of TCP keepalive, ztunnel's values."""
@@ -63,10 +62,12 @@ class SocketFactory:
         """Start a connection to the pod's app on `to` whose source address is `source_ip`.
 
         The app sees its true client. SO_MARK makes the replies return over lo (see zproxy.node.routes);
-        it exempts nothing: the destination is the pod's own address, which is never steered.
+        it exempts nothing: the destination is the pod's own address, which is never steered. There is no
+        keepalive: both ends are of one kernel, and neither can vanish without the other.
         """
 
         def prepare(sock: socket.socket) -> None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if source_ip != to.ip:
                 _borrow_source(sock, source_ip, is_v6=to.is_v6)
 
@@ -151,9 +152,10 @@ def _listen(port: int, backlog: int) -> socket.socket:
 
 def _connecting(to: Endpoint, prepare: Callable[[socket.socket], None]) -> socket.socket:
     """Return a socket whose connect is in progress, after `prepare` had it; closed when either fails."""
-    sock = socket.socket(socket.AF_INET6 if to.is_v6 else socket.AF_INET, socket.SOCK_STREAM)
+    sock = socket.socket(
+        socket.AF_INET6 if to.is_v6 else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+    )
     try:
-        sock.setblocking(False)
         prepare(sock)
         code = sock.connect_ex(to)
         if code not in (0, errno.EINPROGRESS):
@@ -167,10 +169,8 @@ def _connecting(to: Endpoint, prepare: Callable[[socket.socket], None]) -> socke
 def _borrow_source(sock: socket.socket, source_ip: str, *, is_v6: bool) -> None:
     if is_v6:
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
-        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
     else:
         sock.setsockopt(socket.SOL_IP, IP_TRANSPARENT, 1)
-        sock.setsockopt(socket.SOL_IP, IP_FREEBIND, 1)
     sock.setsockopt(socket.SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1)
     sock.setsockopt(socket.SOL_SOCKET, SO_MARK, SOURCE_MARK)
     sock.bind((source_ip, 0))

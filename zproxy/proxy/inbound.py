@@ -12,8 +12,8 @@ from zproxy.model import ports
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction
 from zproxy.net.deadline import Deadline
-from zproxy.net.poller import WRITE
-from zproxy.net.sockets import connect_progress, peer_of, tune
+from zproxy.net.poller import READ, WRITE
+from zproxy.net.sockets import connect_progress, peer_of
 from zproxy.observe.connections import Connection
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.relay import StreamRelay
@@ -102,8 +102,10 @@ class Inbound:
             text = f"connection failed: {connect_error(str(target), error.errno or 0)}"
             self._refuse(tunnel, stream, connection, Reject(UNAVAILABLE, text))
             return
-        stream.owner = relay = InboundStream(self._pod, sock, connection, tunnel, stream)
-        relay.connecting(connect_progress(sock, target))
+        code = connect_progress(sock, target)
+        stream.owner = relay = InboundStream(self._pod, sock, connection, tunnel, stream, code)
+        if code != errno.EINPROGRESS:
+            relay.connected(code)
 
     def _refuse(self, tunnel: ServerTunnel, stream: Stream, connection: Connection, reject: Reject) -> None:
         stream.owner = NOBODY
@@ -133,23 +135,19 @@ class InboundStream(StreamRelay):
         connection: Connection,
         tunnel: ServerTunnel,
         stream: Stream,
+        code: int,
     ) -> None:
-        super().__init__(pod, sock, connection, mask=WRITE)
+        super().__init__(pod, sock, connection, mask=READ if code == 0 else WRITE)
         self.tunnel = tunnel
         self.stream = stream
         self._is_connecting = True
-
-    def connecting(self, code: int) -> None:
-        """Go on with a connect whose progress is `code`, an errno."""
         if code == errno.EINPROGRESS:
-            self.pod.worker.connecting.start(self, self.pod.worker.poller.now)
-        else:
-            self._connected(code)
+            pod.worker.connecting.start(self, pod.worker.poller.now)
 
     def on_event(self, events: int) -> None:
         """Finish the connect to the app first."""
         if self._is_connecting:
-            self._connected(self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+            self.connected(self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
         else:
             super().on_event(events)
 
@@ -160,13 +158,13 @@ class InboundStream(StreamRelay):
         else:
             super().on_deadline(deadline)
 
-    def _connected(self, code: int) -> None:
+    def connected(self, code: int) -> None:
+        """Answer the peer: the connect to the app ended with `code`, an errno, or 0."""
         if code:
             self._unreachable(f"connection failed: {connect_error(self.connection.hbone_addr, code)}")
             return
         self._is_connecting = False
         self.pod.worker.connecting.done(self)
-        tune(self.sock)
         tunnel, stream = self.tunnel, self.stream
         if isinstance(tunnel, ServerTunnel) and stream is not None:
             tunnel.answer(stream, OK, (("baggage", self.pod.baggage),))

@@ -9,7 +9,7 @@ from zproxy.hbone.client import ClientTunnel, TunnelWatcher, connect_error
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction, PoolKey
 from zproxy.model.identity import SpiffeId
-from zproxy.net.sockets import close_with_reset, peer_of
+from zproxy.net.sockets import close_with_reset, peer_of, tune
 from zproxy.observe.connections import Connection
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.plain import PlainRelay
@@ -68,6 +68,7 @@ class Outbound:
             text = connect_error(str(connection.dst), error.errno or 0)
             pod.connections.end(connection, pod.worker.poller.now, text, "CONNECT")
             return
+        tune(far)
         PlainRelay(pod, near=sock, far=far, connection=connection, is_far_app=False)
 
     def _refuse_direct(self, sock: socket.socket, src: Endpoint) -> None:

@@ -11,7 +11,7 @@ from zproxy.hbone.client import connect_error
 from zproxy.net.deadline import Deadline
 from zproxy.net.pipes import Pipe
 from zproxy.net.poller import READ, WRITE
-from zproxy.net.sockets import close_with_reset, tune
+from zproxy.net.sockets import close_with_reset
 from zproxy.observe.connections import Connection
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.relay import app_error
@@ -50,7 +50,6 @@ class PlainRelay:
     def connected(self) -> None:
         """`far` is up: let bytes flow."""
         self.pod.worker.connecting.done(self)
-        tune(self._far.sock)
         self._near.watch(READ)
         self._far.watch(READ)
 
