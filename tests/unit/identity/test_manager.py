@@ -1,7 +1,13 @@
 """One current certificate per identity: sharing, renewal, failure, forgetting."""
 
 import logging
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
+from typing import TypeVar
 
 import pytest
 
@@ -16,6 +22,8 @@ CLIENT = SpiffeId("cluster.local", "demo", "client")
 SERVER = SpiffeId("cluster.local", "demo", "server")
 DAY = timedelta(hours=24)
 SECOND = timedelta(seconds=1)
+
+T = TypeVar("T")
 
 
 class FakeCa:
@@ -274,3 +282,50 @@ def test_the_list_says_what_is_not_there_and_why(
     assert manager.certificates()[0].status == "Available"
     clock.advance(DAY)
     assert manager.certificates()[0][2:4] == ("Unavailable: expired", False)
+
+
+def test_pods_that_ask_at_once_from_their_threads_get_one_certificate(
+    manager: CertificateManager, ca: FakeCa, clock: WallClock
+) -> None:
+    sources = [manager.source(CLIENT) for _ in range(8)]
+    for age in (timedelta(0), DAY / 2):
+        clock.advance(age)
+        ca.asked.clear()
+        got = at_once([source.current for source in sources])
+        assert len({certificate.serial for certificate in got}) == 1
+        assert ca.asked == [CLIENT]
+
+
+def test_identities_come_and_go_on_several_threads_while_all_are_renewed(
+    manager: CertificateManager,
+) -> None:
+    def come_and_go(identity: SpiffeId) -> None:
+        for _ in range(500):
+            manager.source(identity).close()
+
+    def renew() -> None:
+        for _ in range(500):
+            manager.renew_due()
+            manager.certificates()
+
+    identities = [SpiffeId("cluster.local", "demo", f"sa-{number}") for number in (0, 0, 1, 1, 2)]
+    calls: list[Callable[[], None]] = [partial(come_and_go, identity) for identity in identities]
+    at_once([*calls, renew])
+    assert manager.certificates() == []
+
+
+def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
+    """Make every call in a thread of its own, all at the same time; return what they return."""
+    together = threading.Barrier(len(calls))
+
+    def work(call: Callable[[], T]) -> T:
+        together.wait(10)
+        return call()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(len(calls)) as threads:
+            return list(threads.map(work, calls))
+    finally:
+        sys.setswitchinterval(interval)

@@ -2,6 +2,8 @@
 
 import socket
 import struct
+import sys
+import threading
 import time
 
 import pytest
@@ -55,3 +57,31 @@ def timed(exempt: object, fd: int) -> float:
 
 def stored(table: int, sock: socket.socket) -> bytes | None:
     return syscall.map_lookup(table, struct.pack("=i", sock.fileno()), 4)
+
+
+def test_threads_that_exempt_at_once_each_mark_their_own(steering: Steering) -> None:
+    """With one's descriptor in the other's call, a socket would stay unmarked and dial itself."""
+    objects = open_maps(NodePins(f"{PREFIX}unit"))
+    table, together = objects.maps["zp_exempt"], threading.Barrier(4)
+    sockets = [[socket.socket() for _ in range(100)] for _ in range(4)]
+
+    def work(own: list[socket.socket]) -> None:
+        together.wait(5)
+        for sock in own:
+            steering.exempt(sock.fileno())
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work, args=(own,)) for own in sockets]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+    finally:
+        sys.setswitchinterval(interval)
+    assert all(stored(table, sock) == ENABLED for own in sockets for sock in own)
+    for own in sockets:
+        for sock in own:
+            sock.close()
+    objects.close()
