@@ -1,16 +1,14 @@
 """One current certificate per identity: sharing, renewal, failure, forgetting."""
 
 import logging
-import select
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
+from tests.support.threads import at_once, let_others_run
 from tests.support.wallclock import WallClock
 from zproxy.errors import IdentityError
 from zproxy.identity.certificate import Certificate, Root
@@ -22,8 +20,6 @@ CLIENT = SpiffeId("cluster.local", "demo", "client")
 SERVER = SpiffeId("cluster.local", "demo", "server")
 DAY = timedelta(hours=24)
 SECOND = timedelta(seconds=1)
-
-T = TypeVar("T")
 
 
 class FakeCa:
@@ -301,11 +297,6 @@ class YieldingTable(dict[SpiffeId, Any]):
         return found
 
 
-def let_others_run() -> None:
-    """Give the GIL away."""
-    select.select([], [], [], 0)
-
-
 def test_pods_that_ask_at_once_from_their_threads_get_one_certificate(clock: WallClock) -> None:
     ca = YieldingCa(clock)
     manager = CertificateManager(ca, clock)
@@ -336,15 +327,3 @@ def test_identities_come_and_go_on_several_threads_while_all_are_renewed(
     calls: list[Callable[[], None]] = [partial(come_and_go, identity) for identity in identities]
     at_once([*calls, renew])
     assert manager.certificates() == []
-
-
-def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """Make every call in a thread of its own, all at the same time; return what they return."""
-    together = threading.Barrier(len(calls))
-
-    def work(call: Callable[[], T]) -> T:
-        together.wait(10)
-        return call()
-
-    with ThreadPoolExecutor(len(calls)) as threads:
-        return list(threads.map(work, calls))

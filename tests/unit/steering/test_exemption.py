@@ -1,15 +1,15 @@
 """zp_exempt, written through a socket's descriptor."""
 
-import select
 import socket
 import struct
-import threading
 import time
+from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.support.netns import PREFIX
+from tests.support.threads import at_once, let_others_run
 from zproxy.errors import SteeringError
 from zproxy.steering import syscall
 from zproxy.steering.layout import ENABLED
@@ -63,26 +63,21 @@ def stored(table: int, sock: socket.socket) -> bytes | None:
 def test_threads_that_exempt_at_once_each_mark_their_own(steering: Steering) -> None:
     """With one's descriptor in the other's call, a socket would stay unmarked and dial itself."""
     objects = open_maps(NodePins(f"{PREFIX}unit"))
-    table, together = objects.maps["zp_exempt"], threading.Barrier(4)
+    table = objects.maps["zp_exempt"]
     call = steering.exempt._call
 
     def let_others_run_first(*arguments: Any) -> Any:
-        select.select([], [], [], 0)  # gives the GIL away, as an interpreter may at any point
+        let_others_run()  # as an interpreter may do at any point
         return call(*arguments)
 
     steering.exempt._call = let_others_run_first  # type: ignore[assignment] # around the real one
     sockets = [[socket.socket() for _ in range(100)] for _ in range(4)]
 
     def work(own: list[socket.socket]) -> None:
-        together.wait(5)
         for sock in own:
             steering.exempt(sock.fileno())
 
-    threads = [threading.Thread(target=work, args=(own,)) for own in sockets]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
+    at_once([partial(work, own) for own in sockets])
     assert all(stored(table, sock) == ENABLED for own in sockets for sock in own)
     for own in sockets:
         for sock in own:
