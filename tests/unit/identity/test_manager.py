@@ -1,6 +1,8 @@
 """One current certificate per identity: sharing, renewal, failure, forgetting."""
 
+import contextlib
 import logging
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -288,12 +290,15 @@ class YieldingCa(FakeCa):
         return super().issue(identity, ttl)
 
 
-class YieldingTable(dict[SpiffeId, Any]):
-    """Lets other threads run between a look and what follows from it."""
+class MeetingTable(dict[SpiffeId, Any]):
+    """Keeps a thread between a look and what follows from it until another has looked, if one can."""
+
+    meeting = threading.Barrier(2)
 
     def get(self, key: SpiffeId, default: Any = None) -> Any:
         found = super().get(key, default)
-        let_others_run()
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self.meeting.wait(0.05)
         return found
 
 
@@ -309,11 +314,19 @@ def test_pods_that_ask_at_once_from_their_threads_get_one_certificate(clock: Wal
         assert ca.asked == [CLIENT]
 
 
+def test_two_pods_of_an_identity_that_come_at_once_share_it(manager: CertificateManager) -> None:
+    manager._holdings = MeetingTable()
+    one, two = at_once([partial(manager.source, CLIENT)] * 2)
+    assert one.current() is two.current()
+    one.close()
+    assert len(manager.certificates()) == 2, "a leaf and its root"
+    two.close()
+    assert manager.certificates() == []
+
+
 def test_identities_come_and_go_on_several_threads_while_all_are_renewed(
     manager: CertificateManager,
 ) -> None:
-    manager._holdings = YieldingTable()
-
     def come_and_go(identity: SpiffeId) -> None:
         for _ in range(100):
             manager.source(identity).close()

@@ -60,7 +60,9 @@ def stored(table: int, sock: socket.socket) -> bytes | None:
     return syscall.map_lookup(table, struct.pack("=i", sock.fileno()), 4)
 
 
-def test_threads_that_exempt_at_once_each_mark_their_own(steering: Steering) -> None:
+def test_threads_that_exempt_at_once_each_mark_their_own(
+    steering: Steering, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With one's descriptor in the other's call, a socket would stay unmarked and dial itself."""
     objects = open_maps(NodePins(f"{PREFIX}unit"))
     table = objects.maps["zp_exempt"]
@@ -70,7 +72,7 @@ def test_threads_that_exempt_at_once_each_mark_their_own(steering: Steering) -> 
         let_others_run()  # as an interpreter may do at any point
         return call(*arguments)
 
-    steering.exempt._call = let_others_run_first  # type: ignore[assignment] # around the real one
+    monkeypatch.setattr(steering.exempt, "_call", let_others_run_first)
     sockets = [[socket.socket() for _ in range(100)] for _ in range(4)]
 
     def work(own: list[socket.socket]) -> None:
