@@ -6,6 +6,7 @@ through `on_failure`, once, and whoever built it takes the daemon down. The pods
 """
 
 import asyncio
+import contextlib
 import ctypes
 import logging
 import threading
@@ -19,6 +20,8 @@ from zproxy.net.worker import SWEEP_S, Worker
 
 ANSWER_S: Final = 20.0
 """Longest wait for a worker to do what it is asked: its longest batch takes a few milliseconds."""
+WATCH_S: Final = 10.0
+"""How often a thread is asked for a sign of life, since nobody else may ask it anything for days."""
 STOP_S: Final = 5.0
 """Longest wait for a thread to end once it was told."""
 PR_SET_NAME: Final = 15
@@ -92,10 +95,12 @@ class ThreadDriver:
         self._handover = Handover(worker.poller)
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name=f"zproxy-w{number}", daemon=True)
+        self._watch: asyncio.Task[Any] | None = None
 
     def start(self) -> None:
         """See Driver."""
         self._thread.start()
+        self._watch = spawn(self._keep_watch(), f"watch-worker-{self.number}")
 
     async def call(self, work: Callable[[], T]) -> T:
         """See Driver."""
@@ -113,8 +118,9 @@ class ThreadDriver:
     async def stop(self) -> None:
         """See Driver; what was handed over before is done first. Raise WorkerFailed when the thread hangs."""
         self._is_stopping = True
-        if self._thread.ident is None:
+        if self._watch is None:
             return  # never started
+        self._watch.cancel()
         self._handover.wake()
         await asyncio.to_thread(self._thread.join, STOP_S)
         if self._thread.is_alive():
@@ -124,6 +130,13 @@ class ThreadDriver:
         """See Driver."""
         self._handover.release()
         self.worker.close()
+
+    async def _keep_watch(self) -> None:
+        """Find out that the worker hangs, although nobody wants anything of it; a loss ends the watch."""
+        with contextlib.suppress(WorkerFailed):
+            while True:
+                await asyncio.sleep(WATCH_S)
+                await self.call(lambda: None)
 
     def _run(self) -> None:
         try:

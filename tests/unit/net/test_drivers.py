@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,17 @@ class Stand:
     def __init__(self, kind: type[Driver]) -> None:
         self.crashes: list[Exception] = []
         self.failures: list[WorkerFailed] = []
+        self.on_failure: Callable[[], object] = lambda: None
         self.worker = Worker(Deadlines(), Limits(), lambda _, error: self.crashes.append(error))
         self.driver: Driver
         if kind is ThreadDriver:
-            self.driver = ThreadDriver(3, self.worker, self.failures.append)
+            self.driver = ThreadDriver(3, self.worker, self._failed)
         else:
             self.driver = LoopDriver(3, self.worker)
+
+    def _failed(self, failure: WorkerFailed) -> None:
+        self.failures.append(failure)
+        self.on_failure()
 
     def run(self, visit: Callable[["Stand"], Awaitable[Any]]) -> Any:
         """Start the driver, visit, and take it down; the visit may have stopped it."""
@@ -266,6 +272,40 @@ def test_a_thread_that_hangs_is_reported_and_the_caller_goes_on(
 
     threaded.run(visit)
     assert len(threaded.failures) == 1
+
+
+def test_a_thread_that_hangs_is_found_although_nobody_asks_it_anything(
+    threaded: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drivers, "WATCH_S", 0.01)
+    monkeypatch.setattr(drivers, "ANSWER_S", 0.05)
+    release, lost = threading.Event(), threading.Event()
+    threaded.on_failure = lost.set
+
+    async def visit(_: Stand) -> bool:
+        threaded.worker.poller.clock = lambda: release.wait(WAIT_S) and time.monotonic()
+        found = await asyncio.to_thread(lost.wait, WAIT_S)
+        release.set()
+        return found
+
+    assert threaded.run(visit)
+    assert [str(failure) for failure in threaded.failures] == [
+        "data-plane worker 3 has not answered for 0.05 s"
+    ]
+
+
+def test_a_thread_that_lives_is_watched_without_a_word(
+    threaded: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drivers, "WATCH_S", 0.001)
+
+    async def visit(_: Stand) -> None:
+        for _turn in range(100):
+            await threaded.driver.call(lambda: None)
+            await asyncio.sleep(0)
+
+    threaded.run(visit)
+    assert threaded.failures == []
 
 
 def test_a_timeout_of_the_work_s_own_is_the_caller_s(threaded: Stand) -> None:
