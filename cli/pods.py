@@ -14,6 +14,7 @@ COLUMNS = (
     Column("IDENTITY", "identity"),
     Column("NETNS", "netns", is_wide=True),
     Column("LISTENERS", "listeners", is_wide=True),
+    Column("WORKER", "worker", is_wide=True),
     Column("PID", "pid", is_wide=True),
     Column("SINCE", "since", is_wide=True),
 )

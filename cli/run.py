@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 from zproxy_cli.session import Session, pass_session
 
-from zproxy.config import STATE_ROOT
+from zproxy.config import MAX_WORKERS, STATE_ROOT
 from zproxy.errors import ConfigError
 
 
@@ -27,15 +27,24 @@ from zproxy.errors import ConfigError
     metavar="DIR",
     help="The embedded CA; made the first time. Nodes that share it trust each other.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1, MAX_WORKERS),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Threads that carry the pods' traffic; each pod is served by one of them.",
+)
 @pass_session
-def command(session: Session, node: str | None, config: Path, ca_dir: Path) -> None:
+def command(session: Session, node: str | None, config: Path, ca_dir: Path, workers: int) -> None:
     """Run the daemon of a node until SIGTERM; logs go to stdout.
 
-    Pods that were enrolled when the last daemon of this node ended are taken up again.
+    Pods that were enrolled when the last daemon of this node ended are taken up again. More than one worker
+    pays when several pods are busy at once and there are cores for them.
     """
     name = node or session.node_name
     if not name:
         raise ConfigError("which node is this? give --node NAME, as in the `node:` of its workloads")
     from zproxy.app import Options, run
 
-    run(Options(name, config, ca_dir, verbose=session.verbosity > 0))
+    run(Options(name, config, ca_dir, workers, verbose=session.verbosity > 0))

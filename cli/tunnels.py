@@ -19,6 +19,7 @@ COLUMNS = (
     Column("AGE", "age_s"),
     Column("TLS", "tls", is_wide=True),
     Column("ALPN", "alpn", is_wide=True),
+    Column("WORKER", "worker", is_wide=True),
     Column("SRC IDENTITY", "src_identity", is_wide=True),
     Column("DST IDENTITY", "dst_identity", is_wide=True),
 )

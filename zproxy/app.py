@@ -5,9 +5,12 @@ Nothing else constructs its collaborators. Order: lock, mesh, identity, steering
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
+<<<<<<< HEAD
 import gc
+=======
+import itertools
+>>>>>>> workers
 import logging
 import os
 import re
@@ -16,6 +19,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,18 +27,20 @@ import uvloop
 
 from zproxy import __version__
 from zproxy.config import RUN_ROOT, Deadlines, Limits
-from zproxy.errors import ConfigError, RequirementError
+from zproxy.errors import ConfigError, RequirementError, WorkerFailed
 from zproxy.identity.ca import LocalCa
 from zproxy.identity.manager import CertificateManager
 from zproxy.model.workload import Workload
+from zproxy.net.drivers import Driver, LoopDriver, ThreadDriver, name_thread
 from zproxy.net.netns import Netns
 from zproxy.net.poller import Flushable, Pollable
 from zproxy.net.sockets import SocketFactory
-from zproxy.net.tasks import spawn
-from zproxy.net.worker import SWEEP_S, Worker
+from zproxy.net.tasks import every, spawn
+from zproxy.net.worker import Worker
 from zproxy.node.control import ControlServer
 from zproxy.node.manager import Manager
 from zproxy.node.views import Views
+from zproxy.node.workers import PodWorker
 from zproxy.observe.access import AccessLog
 from zproxy.observe.connections import Connections
 from zproxy.observe.log import LineWriter, set_up
@@ -48,9 +54,12 @@ from zproxy.wire.tls import TlsEngine, choose_engine
 DRAIN_S: Final = 5.0
 """After SIGTERM, how long open connections may go on: ztunnel's CONNECTION_TERMINATION_DEADLINE."""
 RENEW_S: Final = 60.0
+<<<<<<< HEAD
 PR_SET_NAME: Final = 15
 COLLECT_AFTER: Final = 10_000
 """Container objects made and not freed before the young ones are searched for cycles: under a millisecond."""
+=======
+>>>>>>> workers
 MAX_NODE_NAME: Final = 80
 """A socket's path has room for 107 bytes, the control socket's directory included (unix(7))."""
 NODE_NAME: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9.-]{{0,{MAX_NODE_NAME - 1}}}")
@@ -65,6 +74,7 @@ class Options:
     node: str
     config: Path
     ca_directory: Path
+    workers: int = 1
     verbose: bool = False
 
 
@@ -89,12 +99,16 @@ async def _serve(options: Options, mesh: Mesh) -> None:
     set_up(writer, verbose=options.verbose)
     try:
         async with AsyncExitStack() as stack:
-            daemon = Daemon(options, mesh, writer)
+            daemon = Daemon(options, mesh, writer, stop)
             stack.push_async_callback(daemon.close)
+<<<<<<< HEAD
             await daemon.start(stop)
             _calm_collector()
+=======
+            await daemon.start()
+>>>>>>> workers
             _log.info("ready: node %s, zproxy %s, TLS by %s", options.node, __version__, daemon.engine.name)
-            await stop.wait()
+            await daemon.stopped()
             _log.info("stopping; enrolled pods stay steered and are refused until a daemon is back")
             await daemon.drain()
     finally:
@@ -104,67 +118,103 @@ async def _serve(options: Options, mesh: Mesh) -> None:
 class Daemon:
     """Everything of one node, built and connected."""
 
-    def __init__(self, options: Options, mesh: Mesh, writer: LineWriter) -> None:
+    def __init__(self, options: Options, mesh: Mesh, writer: LineWriter, stop: asyncio.Event) -> None:
+        """Build all of it; nothing runs yet. `stop` is set when the daemon is to end."""
         self.engine: TlsEngine = choose_engine()
         self._mesh = mesh
-        self._worker = Worker(Deadlines(), Limits(), _crashed)
-        self._connections = Connections(AccessLog(writer), self._worker.limits.ended_connections)
+        self._stop = stop
+        self._loop = asyncio.get_running_loop()
+        self._failure: WorkerFailed | None = None
         self._certificates = CertificateManager(LocalCa.open(options.ca_directory))
         self._steering = Steering.open(options.node)
-        self._manager = Manager(options.node, lambda: self._mesh, self._steering, self._straw)
+        self._drivers: list[Driver] = []
+        self._workers = self._make_workers(options.workers, AccessLog(writer))
+        self._manager = Manager(options.node, lambda: self._mesh, self._steering, self._workers)
         self._node = options.node
-        self._timers: list[asyncio.Task[Any]] = []
+        self._renewal: asyncio.Task[Any] | None = None
         self._control: ControlServer | None = None
 
-    async def start(self, stop: asyncio.Event) -> None:
-        """Take up work; `stop` is what the control command `stop` sets."""
-        asyncio.get_running_loop().add_reader(self._worker.poller.fileno(), self._worker.poller.run_batch)
-        self._timers = [
-            spawn(_every(SWEEP_S, self._worker.sweep), "sweep"),
-            spawn(_every(RENEW_S, self._certificates.renew_due), "renew-certificates"),
-        ]
+    async def start(self) -> None:
+        """Take up work."""
+        for driver in self._drivers:
+            driver.start()
+        self._renewal = spawn(every(RENEW_S, self._certificates.renew_due), "renew-certificates")
         await self._manager.restore()
-        views = Views(
-            self._node, self._worker, self._manager, self._connections, self._certificates, lambda: self._mesh
-        )
+        views = Views(self._node, self._workers, self._manager, self._certificates, lambda: self._mesh)
         commands = views.commands() | {
             "enroll": self._manager.enroll,
             "unenroll": self._manager.unenroll,
-            "stop": stop.set,
+            "stop": self._stop.set,
         }
         self._control = ControlServer(RUN_ROOT / self._node / "control.sock", commands)
         await self._control.start()
 
+    async def stopped(self) -> None:
+        """Wait until the daemon is to end; raise WorkerFailed when that is because a worker did."""
+        await self._stop.wait()
+        if self._failure is not None:
+            raise self._failure
+
     async def drain(self) -> None:
         """Let open connections end, for at most DRAIN_S seconds."""
-        for pod in self._manager.pods.values():
-            pod.straw.drain()
-        self._worker.poller.flush()
+        await self._manager.drain()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._connections.idle(), DRAIN_S)
+            await asyncio.wait_for(asyncio.gather(*(worker.idle() for worker in self._workers)), DRAIN_S)
 
     async def close(self) -> None:
         """Drop everything; the pins stay."""
         if self._control is not None:
             await self._control.close()
+        if self._renewal is not None:
+            self._renewal.cancel()
+        for driver in self._drivers:
+            await driver.stop()
         await self._manager.close()
-        for timer in self._timers:
-            timer.cancel()
-        asyncio.get_running_loop().remove_reader(self._worker.poller.fileno())
-        self._worker.close()
+        for driver in self._drivers:
+            driver.close()
         self._steering.close()
 
-    def _straw(self, workload: Workload, netns: Netns) -> Straw:
+    def _make_workers(self, count: int, log: AccessLog) -> list[PodWorker]:
+        """Give each worker its own of everything that changes; connections are numbered by one counter."""
+        numbers = itertools.count(1)
+        made = []
+        for number in range(count):
+            worker = Worker(Deadlines(), Limits(), _crashed)
+            driver: Driver
+            if count == 1:
+                driver = LoopDriver(number, worker)
+            else:
+                driver = ThreadDriver(number, worker, self._tell_failure)
+            connections = Connections(log, worker.limits.ended_connections, numbers)
+            engine = self.engine if number == 0 else choose_engine()
+            self._drivers.append(driver)
+            made.append(PodWorker(driver, connections, partial(self._straw, worker, connections, engine)))
+        return made
+
+    def _straw(
+        self, worker: Worker, connections: Connections, engine: TlsEngine, workload: Workload, netns: Netns
+    ) -> Straw:
+        """Make the straw of a pod; called on `worker`."""
         pod = PodContext(
             workload=workload,
-            worker=self._worker,
+            worker=worker,
             sockets=SocketFactory(netns, self._steering.exempt),
             mesh=lambda: self._mesh,
             certificates=self._certificates.source(workload.identity),
-            engine=self.engine,
-            connections=self._connections,
+            engine=engine,
+            connections=connections,
         )
         return Straw(pod)
+
+    def _tell_failure(self, failure: WorkerFailed) -> None:
+        """A worker is lost, and may say so from its own thread."""
+        self._loop.call_soon_threadsafe(self._give_up, failure)
+
+    def _give_up(self, failure: WorkerFailed) -> None:
+        """End the daemon: pods that are steered to nobody must be refused, NEVER left hanging."""
+        _log.error("%s; the daemon ends, and its pods are refused until one is back", failure)
+        self._failure = self._failure or failure
+        self._stop.set()
 
 
 @contextmanager
@@ -194,15 +244,6 @@ def _only_daemon(node: str) -> Iterator[None]:
         os.close(fd)
 
 
-async def _every(seconds: float, work: Any) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            work()
-        except Exception:  # a timer that dies would leave deadlines unenforced
-            _log.exception("timer failed")
-
-
 def _crashed(item: Pollable | Flushable, error: Exception) -> None:
     """A handler raised: end what it was handling, keep the node."""
     _log.error("internal error in %s", type(item).__name__, exc_info=error)
@@ -221,7 +262,7 @@ def _calm_collector() -> None:
 
 def _name_process() -> None:
     """Let ss, ps and top show `zproxy` instead of the interpreter."""
-    ctypes.CDLL(None).prctl(PR_SET_NAME, b"zproxy", 0, 0, 0)
+    name_thread("zproxy")
 
 
 def _raise_file_limit() -> None:

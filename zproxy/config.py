@@ -21,6 +21,9 @@ RUN_ROOT: Final = Path("/run/zproxy")
 STATE_ROOT: Final = Path("/var/lib/zproxy")
 """STATE_ROOT/ca holds the embedded CA."""
 
+MAX_WORKERS: Final = 64
+"""Threads of one process share an interpreter; long before this many they wait for each other."""
+
 
 class Deadlines(NamedTuple):
     """Longest waits, in seconds. A peer that misses one loses its connection, and nobody else notices."""

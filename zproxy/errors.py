@@ -23,6 +23,12 @@ class RequirementError(ZproxyError):
     reason = "REQUIREMENT"
 
 
+class WorkerFailed(ZproxyError):
+    """A data-plane worker ended or hangs; its pods are served by nobody, so the daemon must go."""
+
+    reason = "WORKER"
+
+
 class SteeringError(ZproxyError):
     """A BPF program, map, link or pin could not be made, found or trusted."""
 

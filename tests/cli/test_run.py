@@ -50,3 +50,18 @@ def test_without_a_node_the_sentence_says_what_is_missing(zp: Zp, started: list[
 def test_without_a_mesh_it_is_wrong_usage(zp: Zp, started: list[app.Options]) -> None:
     assert zp("run", "--node", "a").exit_code == 2
     assert not started
+
+
+def test_the_number_of_workers_reaches_the_daemon(zp: Zp, started: list[app.Options]) -> None:
+    zp("run", "--node", "a", "--config", "m.yaml", "--workers", "2")
+    assert started[0].workers == 2
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "65", "two", ""])
+def test_a_number_of_workers_that_cannot_be_is_wrong_usage(
+    zp: Zp, started: list[app.Options], count: str
+) -> None:
+    result = zp("run", "--node", "a", "--config", "m.yaml", "--workers", count)
+    assert result.exit_code == 2
+    assert "Invalid value for '--workers'" in result.stderr
+    assert not started

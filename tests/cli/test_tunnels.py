@@ -22,6 +22,7 @@ ROW = {
     "age_s": 1.25,
     "tls": "TLSv1.3",
     "alpn": "h2",
+    "worker": 3,
 }
 
 
@@ -35,4 +36,4 @@ def test_a_tunnel_shows_its_ends_and_streams(start: StartDaemons, zp: Callable[.
 def test_wide_shows_tls_and_identities(start: StartDaemons, zp: Callable[..., Result]) -> None:
     start(node_a={"tunnels": [ROW]})
     _, row = zp("tunnels", "-o", "wide").stdout.splitlines()
-    assert row.split()[-4:] == ["TLSv1.3", "h2", ROW["src_identity"], ROW["dst_identity"]]
+    assert row.split()[-5:] == ["TLSv1.3", "h2", "3", ROW["src_identity"], ROW["dst_identity"]]

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,10 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = WAIT_S) -
 class Node:
     """One `zproxy run` and its log."""
 
-    def __init__(self, name: str, directory: Path, ca: Path) -> None:
+    def __init__(self, name: str, directory: Path, ca: Path, options: Sequence[str] = ()) -> None:
         self.name = name
+        self.options = options
+        """More words for `zproxy run`."""
         self.config = directory / f"{name}.yaml"
         self.log = directory / f"{name}.log"
         self.ca = ca
@@ -51,7 +53,7 @@ class Node:
     def start(self) -> None:
         """Start the daemon and wait until it answers."""
         command = [sys.executable, "-m", "zproxy", "run", "--node", self.name]
-        command += ["--config", str(self.config), "--ca-dir", str(self.ca)]
+        command += ["--config", str(self.config), "--ca-dir", str(self.ca), *self.options]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         wait_for(self._is_ready, f"daemon {self.name} ready: {self.log.read_text()}")

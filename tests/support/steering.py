@@ -14,11 +14,13 @@ from zproxy.config import Deadlines, Limits
 from zproxy.identity.ca import LocalCa
 from zproxy.identity.manager import CertificateManager
 from zproxy.model.workload import Workload
+from zproxy.net.drivers import LoopDriver
 from zproxy.net.netns import Netns
 from zproxy.net.sockets import SocketFactory
 from zproxy.net.worker import Worker
 from zproxy.node.manager import Manager
 from zproxy.node.records import Records
+from zproxy.node.workers import PodWorker
 from zproxy.observe.connections import Connection, Connections
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.straw import Straw
@@ -72,12 +74,13 @@ class Bench:
         self.worker = Worker(Deadlines(), Limits(), lambda _, error: self.crashes.append(error))
         self.crashes: list[Exception] = []
         self.connections = Connections(self, 64)
+        self.workers = [PodWorker(LoopDriver(0, self.worker), self.connections, self.straw)]
         self.manager = self.new_manager()
 
     def new_manager(self) -> Manager:
         """Return the manager of a daemon that has just started on what is recorded."""
         steering: Any = self.steering
-        return Manager(NODE, lambda: self.mesh, steering, self.straw, self.records)
+        return Manager(NODE, lambda: self.mesh, steering, self.workers, self.records)
 
     def straw(self, of: Workload, netns: Netns) -> Straw:
         """Build a straw as the daemon does."""

@@ -1,6 +1,5 @@
 """The daemon as a whole, with eBPF replaced by a stand-in: what it needs to start, and how it ends."""
 
-import asyncio
 import fcntl
 import logging
 import os
@@ -12,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +26,8 @@ from tests.support.podstate import listening, state_of
 from tests.support.steering import FakeSteering, open_files, pod_of
 from zproxy import app
 from zproxy.config import RUN_ROOT
-from zproxy.errors import ConfigError, SteeringError, ZproxyError
+from zproxy.errors import ConfigError, SteeringError, WorkerFailed, ZproxyError
+from zproxy.net.poller import Poller
 from zproxy.node import client, manager
 from zproxy.node.client import Client
 
@@ -44,8 +45,11 @@ class Machine:
         self.options = app.Options("node-a", directory / "mesh.yaml", directory / "ca")
         self.options.config.write_text(yaml_of())
 
-    def run(self, visit: Callable[[Client], Any]) -> Any:
-        """Run the daemon in this thread until `visit`, in another, has ended; return what that returned."""
+    def run(self, visit: Callable[[Client], Any], *, stops: bool = True) -> Any:
+        """Run the daemon in this thread until `visit`, in another, has ended; return what that returned.
+
+        A daemon that is to end by itself is not stopped.
+        """
         outcome: list[Any] = []
 
         def go() -> None:
@@ -54,7 +58,8 @@ class Machine:
             except BaseException as error:
                 outcome.append(error)
             finally:
-                _stop(self.options.node)
+                if stops or isinstance(outcome[0], BaseException):
+                    _stop(self.options.node)
 
         visitor = threading.Thread(target=go)
         visitor.start()
@@ -169,6 +174,76 @@ def test_pods_live_in_the_daemon_and_are_taken_up_by_the_next(machine: Machine, 
     assert [(r["pod"], r["netns"]) for r in rows] == [("demo/client", row["netns"])]
     assert state_of(pod) == before
     assert machine.steering.attached == {}
+
+
+@pytest.mark.root
+def test_with_several_workers_pods_are_spread_and_everything_goes_again(machine: Machine) -> None:
+    machine.options = replace(machine.options, workers=3)
+    machine.run(lambda _: None)
+    with pair("pod", "peer") as pods:
+        names = ["demo/client", "demo/server"]
+        machine.options.config.write_text(
+            yaml_of(*(pod_of(name, pod) for name, pod in zip(names, pods, strict=True)))
+        )
+        before, files = [state_of(pod) for pod in pods], open_files()
+
+        def visit(daemon: Client) -> Any:
+            threads = {thread.name for thread in threading.enumerate()}
+            assert {"zproxy-w0", "zproxy-w1", "zproxy-w2"} <= threads
+            for name, pod in zip(names, pods, strict=True):
+                daemon.call("enroll", pod=name, netns=pod.name)
+            assert [row["worker"] for row in daemon.call("pods")] == [0, 1]
+            daemon.call("unenroll", pod="demo/client")
+            daemon.call("enroll", pod="demo/client", netns=pods[0].name)
+            assert [row["worker"] for row in daemon.call("pods")] == [0, 1]
+            assert [listening(pod) for pod in pods] == [PORTS] * 2
+            return daemon.call("status")["workers"]
+
+        assert machine.run(visit) == [
+            {"worker": number, "pods": count, "connections_open": 0}
+            for number, count in ((0, 1), (1, 1), (2, 0))
+        ]
+        assert [listening(pod) for pod in pods] == [[], []]
+        assert open_files() == files
+
+        def leave(daemon: Client) -> None:
+            for name in names:
+                daemon.call("unenroll", pod=name)
+
+        machine.run(leave)
+        assert [state_of(pod) for pod in pods] == before
+
+
+@pytest.mark.root
+def test_a_worker_that_dies_takes_the_daemon_down_and_its_pods_stay_steered(
+    machine: Machine, pod: Namespace, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    machine.options = replace(machine.options, workers=2)
+    is_over = threading.Event()
+    batch = Poller.run_batch
+
+    def run_batch(poller: Poller, wait_s: float = 0.0) -> None:
+        batch(poller, wait_s)
+        if is_over.is_set() and threading.current_thread().name == "zproxy-w0":
+            raise SystemExit("the end")
+
+    monkeypatch.setattr(Poller, "run_batch", run_batch)
+
+    def visit(daemon: Client) -> None:
+        daemon.call("enroll", pod="demo/client", netns=pod.name)
+        assert listening(pod) == PORTS
+        is_over.set()
+
+    with pytest.raises(WorkerFailed, match="data-plane worker 0 died: SystemExit: the end"):
+        machine.run(visit, stops=False)
+    log = capfd.readouterr().out
+    assert "\terror\tzproxy.net\tdata-plane worker 0 died\nTraceback" in log
+    assert "the daemon ends, and its pods are refused until one is back" in log
+    assert listening(pod) == [], "refused at once, not left hanging"
+    assert list(machine.steering.attached) == [pod.netns.cookie()]
+    assert machine.steering.is_closed
+    is_over.clear()
+    machine.run(lambda daemon: daemon.call("unenroll", pod="demo/client"))
 
 
 @pytest.mark.root
@@ -313,22 +388,3 @@ def test_a_handler_that_raises_costs_its_own_connection_only(
     assert item.aborted == ["KeyError: 'x'"]
     assert "internal error in Item" in caplog.text
     assert ("cannot close after an internal error" in caplog.text) is is_beyond_repair
-
-
-def test_a_timer_goes_on_after_an_error(caplog: pytest.LogCaptureFixture) -> None:
-    async def run() -> None:
-        second = asyncio.Event()
-        calls = []
-
-        def work() -> None:
-            calls.append(1)
-            if len(calls) == 1:
-                raise ValueError("first")
-            second.set()
-
-        timer = asyncio.ensure_future(app._every(0.001, work))
-        await asyncio.wait_for(second.wait(), WAIT_S)
-        timer.cancel()
-
-    asyncio.run(run())
-    assert "timer failed" in caplog.text

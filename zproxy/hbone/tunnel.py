@@ -45,6 +45,7 @@ DEAD_AFTER_S: Final = 30.0
 """Silence after which the peer is taken for gone: PING_AFTER_S and ztunnel's 20 s for the answer."""
 
 _numbers = itertools.count(1)
+"""For all workers: `next` on it is one step under the GIL, so no two tunnels of a process share a number."""
 
 
 class State(Enum):

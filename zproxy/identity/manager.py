@@ -2,10 +2,11 @@
 
 A certificate is renewed from the middle of its life on, by whoever asks for it or by `renew_due`. While
 renewal fails, the old one is served until it expires, and the CA is asked again after 1, 2, 4 ... 150 s.
-Not for several threads: all of it belongs to the node's loop.
+Pods ask from the threads of their workers: looking takes no lock, renewing one, so that each renewal is one.
 """
 
 import logging
+import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final, Literal, NamedTuple
@@ -44,6 +45,7 @@ class _Holding:
         "_certificate",
         "_clock",
         "_issue",
+        "_lock",
         "_renew_at",
         "_retry_at",
         "_retry_in",
@@ -55,11 +57,12 @@ class _Holding:
     def __init__(self, identity: SpiffeId, issue: Callable[[], Certificate], clock: Clock) -> None:
         self.identity = identity
         self.sources = 0
-        """Open sources; the holding is forgotten with the last."""
+        """Open sources, counted under the manager's lock; the holding is forgotten with the last."""
         self.error = ""
         """Why the last attempt failed; empty after a success."""
         self._issue = issue
         self._clock = clock
+        self._lock = threading.Lock()
         self._certificate: Certificate | None = None
         self._renew_at: datetime | None = None
         self._retry_at: datetime | None = None
@@ -69,7 +72,9 @@ class _Holding:
         """Return a certificate that is valid now, renewed if that is due; raise IdentityError."""
         now = self._clock()
         if self._is_due(now):
-            self._renew(now)
+            with self._lock:
+                if self._is_due(now):  # nobody else has renewed it meanwhile
+                    self._renew(now)
         certificate = self.valid(now)
         if certificate is None:
             raise IdentityError(f"{self.identity} has no valid certificate: {self.error}")
@@ -88,10 +93,11 @@ class _Holding:
         return self._certificate
 
     def _is_due(self, now: datetime) -> bool:
-        if self._renew_at is not None and now < self._renew_at and self.valid(now) is not None:
+        renew_at, retry_at = self._renew_at, self._retry_at  # read once: a renewal may change them
+        if renew_at is not None and now < renew_at and self.valid(now) is not None:
             return False
         # The lower bound is for a clock that was set back: a wait NEVER becomes longer than LAST_RETRY.
-        return self._retry_at is None or not self._retry_at - LAST_RETRY <= now < self._retry_at
+        return retry_at is None or not retry_at - LAST_RETRY <= now < retry_at
 
     def _renew(self, now: datetime) -> None:
         try:
@@ -146,23 +152,26 @@ class CertificateManager:
         self._ca = ca
         self._clock = clock
         self._ttl = ttl
+        self._lock = threading.Lock()
         self._holdings: dict[SpiffeId, _Holding] = {}
+        """Changed under the lock: straws open and close on the threads of their workers."""
 
     def source(self, identity: SpiffeId) -> CertificateSource:
         """Return a source of certificates for `identity` and nothing else; the caller closes it.
 
         Sources of one identity share one certificate. Nothing is issued until it is asked for.
         """
-        holding = self._holdings.get(identity)
-        if holding is None:
-            holding = _Holding(identity, lambda: self._ca.issue(identity, self._ttl), self._clock)
-            self._holdings[identity] = holding
-        holding.sources += 1
+        with self._lock:
+            holding = self._holdings.get(identity)
+            if holding is None:
+                holding = _Holding(identity, lambda: self._ca.issue(identity, self._ttl), self._clock)
+                self._holdings[identity] = holding
+            holding.sources += 1
         return CertificateSource(holding, lambda: self._release(holding))
 
     def renew_due(self) -> None:
         """Renew what is due, for pods that were idle too; failures are logged and retried later."""
-        for holding in self._holdings.values():
+        for _, holding in self._held():
             try:
                 holding.current()
             except IdentityError:
@@ -173,7 +182,7 @@ class CertificateManager:
         now = self._clock()
         root = self._ca.root
         rows: list[CertificateRow] = []
-        for identity, holding in sorted(self._holdings.items()):
+        for identity, holding in self._held():
             rows.append(_leaf_row(holding, now))
             is_valid = root.not_before <= now < root.not_after
             rows.append(
@@ -189,10 +198,15 @@ class CertificateManager:
             )
         return rows
 
+    def _held(self) -> list[tuple[SpiffeId, _Holding]]:
+        with self._lock:
+            return sorted(self._holdings.items(), key=lambda item: item[0])
+
     def _release(self, holding: _Holding) -> None:
-        holding.sources -= 1
-        if holding.sources == 0:
-            del self._holdings[holding.identity]
+        with self._lock:
+            holding.sources -= 1
+            if holding.sources == 0:
+                del self._holdings[holding.identity]
 
 
 def _leaf_row(holding: _Holding, now: datetime) -> CertificateRow:

@@ -2,7 +2,8 @@
 
 A namespace is known by the device and inode of its nsfs file, never by its name: names are reused,
 and a pod's may be gone while its namespace lives on. setns(2) moves ONE thread; `Netns.run` moves the
-calling thread there and back without ever yielding, so nothing else of the process is seen to move.
+calling thread there and back without ever yielding, so nothing else of the process is seen to move. Several
+threads may be in the same or in different namespaces at once; all of them come from the process's own.
 """
 
 import ctypes
@@ -10,6 +11,7 @@ import fcntl
 import os
 import socket
 import struct
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
@@ -35,7 +37,7 @@ def setns(fd: int) -> None:
 class Netns:
     """An open network namespace. Owns its fd, which keeps the namespace alive; `close` it."""
 
-    __slots__ = ("_home", "fd", "key", "path")
+    __slots__ = ("_home", "_opening", "fd", "key", "path")
 
     def __init__(self, fd: int, path: str) -> None:
         self.fd = fd
@@ -45,6 +47,7 @@ class Netns:
         self.key: tuple[int, int] = (status.st_dev, status.st_ino)
         """(device, inode) of the nsfs file: equal exactly when the namespace is the same."""
         self._home = -1
+        self._opening = threading.Lock()
 
     @classmethod
     def open(cls, path: str | Path) -> "Netns":
@@ -81,13 +84,19 @@ class Netns:
         that cannot come back would act for the wrong pod from then on: it aborts instead.
         """
         if self._home < 0:
-            self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            self._open_home()
         setns(self.fd)
         try:
             return work()
         finally:
             if _libc.setns(self._home, CLONE_NEWNET) != 0:
                 os.abort()
+
+    def _open_home(self) -> None:
+        """Remember where the calling thread is, once, however many threads ask at the same time."""
+        with self._opening:
+            if self._home < 0:
+                self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
     def cookie(self) -> int:
         """Return the namespace's cookie, the number by which eBPF programs know it (Linux 5.14)."""

@@ -1,8 +1,8 @@
 """Readiness for the data plane: one epoll set, a table fd -> owner, one flush per batch.
 
-The set is itself readable, so it hangs in the node's uvloop as a single reader: one callback serves a
-whole batch of events, and everything that the batch made dirty is flushed once at its end. That is what
-lets all frames of a tunnel leave in one TLS write and one send.
+The set is itself readable, so that of a node's only worker hangs in uvloop as a single reader; a thread of
+its own waits in it. Either way one call serves a whole batch of events, and everything that the batch made
+dirty is flushed once at its end. So all frames of a tunnel leave in one TLS write and one send.
 """
 
 import select
@@ -79,11 +79,15 @@ class Poller:
         """Flush `item` at the end of this batch. The caller asks at most once per batch."""
         self._dirty.append(item)
 
-    def run_batch(self) -> None:
-        """Serve the events that wait, then flush; called when the epoll fd is readable."""
+    def run_batch(self, wait_s: float = 0.0) -> None:
+        """Serve the events that are there, then flush; when there are none, wait up to `wait_s` for some.
+
+        Whoever is told that the epoll fd is readable need not wait.
+        """
+        batch = self._epoll.poll(wait_s, BATCH)
         self.now = self.clock()
         owners = self._owners
-        for fd, events in self._epoll.poll(0, BATCH):
+        for fd, events in batch:
             owner = owners.get(fd)
             if owner is None:
                 continue

@@ -1,8 +1,11 @@
 """The only place that makes asyncio tasks: named, and referenced until they end."""
 
 import asyncio
-from collections.abc import Coroutine
+import logging
+from collections.abc import Callable, Coroutine
 from typing import Any
+
+_log = logging.getLogger("zproxy.net")
 
 _running: set[asyncio.Task[Any]] = set()
 """The event loop keeps weak references only; a task nobody holds can vanish half way (CPython docs)."""
@@ -14,3 +17,13 @@ def spawn(work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
     _running.add(task)
     task.add_done_callback(_running.discard)
     return task
+
+
+async def every(seconds: float, work: Callable[[], object]) -> None:
+    """Call `work` again and again; an error is logged and does not end it."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            work()
+        except Exception:  # a timer that dies would leave deadlines unenforced
+            _log.exception("timer failed")

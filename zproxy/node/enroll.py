@@ -8,7 +8,6 @@ enrolment are left alone: steering looks at connect() and at packets without a s
 import asyncio
 import logging
 import os
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
@@ -18,13 +17,12 @@ from zproxy.model.workload import Workload
 from zproxy.net.netns import NAMED, Netns
 from zproxy.node.pod import Pod
 from zproxy.node.routes import PodNetwork
-from zproxy.proxy.straw import Straw
+from zproxy.node.workers import PodWorker
 from zproxy.steering.steering import PodSteering, Steering
 
 _log = logging.getLogger("zproxy.node")
 
 FORBIDDEN: Final = {"/proc/self/ns/net": "the daemon's own", "/proc/1/ns/net": "the host's"}
-StrawFactory = Callable[[Workload, Netns], Straw]
 
 
 def open_netns(pod: str, netns: str | None, pid: int | None) -> Netns:
@@ -63,14 +61,17 @@ def refuse_own_namespace(netns: Netns) -> None:
             )
 
 
-async def enroll(workload: Workload, netns: Netns, steering: Steering, make_straw: StrawFactory) -> Pod:
-    """Take `netns` as the pod of `workload`. The returned Pod owns it; on failure nothing is left behind."""
+async def enroll(workload: Workload, netns: Netns, steering: Steering, worker: PodWorker) -> Pod:
+    """Take `netns` as the pod of `workload`; its straw is on `worker`.
+
+    The returned Pod owns it; on failure nothing is left behind.
+    """
     network = PodNetwork(netns)
     async with AsyncExitStack() as undo:
         addresses, interfaces = await asyncio.to_thread(network.addresses)
         _check_addresses(workload, addresses)
-        straw = make_straw(workload, netns)
-        undo.callback(straw.close, "enrolment failed")
+        straw = await worker.open_straw(workload, netns)
+        undo.push_async_callback(straw.close, "enrolment failed")
         former = await asyncio.to_thread(network.prepare)
         undo.push_async_callback(asyncio.to_thread, network_restore, network, former)
         cookie = netns.cookie()
@@ -91,7 +92,7 @@ async def enroll(workload: Workload, netns: Netns, steering: Steering, make_stra
 async def unenroll(pod: Pod, steering: Steering) -> None:
     """Give the pod back as it was; connections that its straw carries end."""
     await asyncio.to_thread(steering.detach, pod.cookie)
-    pod.straw.close("the pod was unenrolled")
+    await pod.straw.close("the pod was unenrolled")
     await asyncio.to_thread(network_restore, pod.network, pod.former_sysctls)
     pod.close()
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,17 +11,11 @@ from zproxy.config import RUN_ROOT
 from zproxy.errors import EnrollError, ZproxyError
 from zproxy.model.workload import Protocol, Workload
 from zproxy.net.netns import Netns
-from zproxy.node.enroll import (
-    StrawFactory,
-    enroll,
-    network_restore,
-    open_netns,
-    refuse_own_namespace,
-    unenroll,
-)
+from zproxy.node.enroll import enroll, network_restore, open_netns, refuse_own_namespace, unenroll
 from zproxy.node.pod import Pod
 from zproxy.node.records import Record, Records
 from zproxy.node.routes import PodNetwork
+from zproxy.node.workers import PodWorker, least_loaded
 from zproxy.state.store import Mesh
 from zproxy.steering.steering import Steering
 
@@ -36,14 +30,14 @@ class Manager:
         node: str,
         mesh: Callable[[], Mesh],
         steering: Steering,
-        make_straw: StrawFactory,
+        workers: Sequence[PodWorker],
         records: Records | None = None,
     ) -> None:
         self.node = node
         self.pods: dict[str, Pod] = {}
         self._mesh = mesh
         self._steering = steering
-        self._make_straw = make_straw
+        self._workers = workers
         self._records = records or Records(RUN_ROOT / node / "pods")
         self._lock = asyncio.Lock()
 
@@ -105,11 +99,16 @@ class Manager:
                     async with self._lock:
                         await self._forget(record)
 
+    async def drain(self) -> None:
+        """Let no pod take anything new; what is under way goes on."""
+        for pod in tuple(self.pods.values()):
+            await pod.straw.drain()
+
     async def close(self) -> None:
         """End every straw and leave steering: without a daemon pods are refused, NEVER in the clear."""
         async with self._lock:
             for pod in self.pods.values():
-                pod.straw.close("zproxy is shutting down")
+                await pod.straw.close("zproxy is shutting down")
                 pod.close()
             self.pods.clear()
 
@@ -132,7 +131,8 @@ class Manager:
             "identity": str(workload.identity),
             "state": "enrolled",
             "since": pod.since.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "listeners": [listener.port for listener in pod.straw.listeners],
+            "listeners": pod.straw.ports,
+            "worker": pod.straw.worker.number,
             "pid": os.getpid(),
         }
 
@@ -166,7 +166,8 @@ class Manager:
         if earlier is not None and earlier.cookie != netns.cookie():  # of a sandbox that is no longer meant
             await self._forget(earlier)
             earlier = None
-        pod = await enroll(workload, netns, self._steering, self._make_straw)
+        worker = least_loaded(self._workers, (pod.straw for pod in self.pods.values()))
+        pod = await enroll(workload, netns, self._steering, worker)
         if earlier is not None:
             pod.former_sysctls = earlier.former_sysctls
         try:

@@ -6,7 +6,7 @@ from zproxy.model.workload import Workload
 from zproxy.net.netns import Netns
 from zproxy.node.records import Record
 from zproxy.node.routes import PodNetwork
-from zproxy.proxy.straw import Straw
+from zproxy.node.workers import PlacedStraw
 
 
 class Pod:
@@ -17,7 +17,7 @@ class Pod:
         workload: Workload,
         netns: Netns,
         cookie: int,
-        straw: Straw,
+        straw: PlacedStraw,
         network: PodNetwork,
         former_sysctls: dict[str, str],
     ) -> None:

@@ -1,15 +1,18 @@
 """What the control socket shows: pods, workloads, certificates, connections, tunnels, status."""
 
+import asyncio
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any
 
 from zproxy import __version__
 from zproxy.identity.manager import CertificateManager
-from zproxy.net.worker import Worker
 from zproxy.node.control import Command
 from zproxy.node.manager import Manager
-from zproxy.observe.connections import Connections
+from zproxy.node.workers import PodWorker
 from zproxy.proxy.straw import TunnelView
 from zproxy.state.store import Mesh
 
@@ -20,16 +23,14 @@ class Views:
     def __init__(
         self,
         node: str,
-        worker: Worker,
+        workers: Sequence[PodWorker],
         manager: Manager,
-        connections: Connections,
         certificates: CertificateManager,
         mesh: Callable[[], Mesh],
     ) -> None:
         self._node = node
-        self._worker = worker
+        self._workers = workers
         self._manager = manager
-        self._connections = connections
         self._certificates = certificates
         self._mesh = mesh
 
@@ -44,20 +45,25 @@ class Views:
             "tunnels": self.tunnels,
         }
 
-    def status(self) -> dict[str, Any]:
-        """Return the daemon's own figures."""
-        totals = self._connections.totals
+    async def status(self) -> dict[str, Any]:
+        """Return the daemon's own figures, of all workers together and what each has to carry."""
+        figures = await asyncio.gather(*(worker.figures() for worker in self._workers))
+        pods = Counter(pod.straw.worker.number for pod in self._manager.pods.values())
         return {
             "node": self._node,
             "version": __version__,
             "pid": os.getpid(),
             "pods": len(self._manager.pods),
-            "connections_open": self._connections.live(),
-            "connections_opened_total": totals.opened,
-            "connections_closed_total": totals.closed,
-            "connections_failed_total": totals.failed,
-            "bytes_sent_total": totals.bytes_sent,
-            "bytes_recv_total": totals.bytes_recv,
+            "connections_open": sum(of.live for of in figures),
+            "connections_opened_total": sum(of.opened for of in figures),
+            "connections_closed_total": sum(of.closed for of in figures),
+            "connections_failed_total": sum(of.failed for of in figures),
+            "bytes_sent_total": sum(of.bytes_sent for of in figures),
+            "bytes_recv_total": sum(of.bytes_recv for of in figures),
+            "workers": [
+                {"worker": worker.number, "pods": pods[worker.number], "connections_open": of.live}
+                for worker, of in zip(self._workers, figures, strict=True)
+            ],
         }
 
     def workloads(self) -> list[dict[str, Any]]:
@@ -92,25 +98,25 @@ class Views:
             for row in self._certificates.certificates()
         ]
 
-    def connections(self) -> list[dict[str, Any]]:
-        """Return a row per live and per lately ended connection."""
-        return list(self._connections.rows(self._worker.poller.clock()))
+    async def connections(self) -> list[dict[str, Any]]:
+        """Return a row per lately ended and per live connection of all workers; the newest is last."""
+        rows = await asyncio.gather(*(worker.connections() for worker in self._workers))
+        return sorted(chain.from_iterable(rows), key=lambda row: (row["state"] == "open", row["id"]))
 
-    def tunnels(self) -> list[dict[str, Any]]:
+    async def tunnels(self) -> list[dict[str, Any]]:
         """Return a row per tunnel of this node's pods."""
-        now = self._worker.poller.clock()
-        return [
-            _tunnel_row(pod.name, tunnel, now)
-            for pod in self._manager.pods.values()
-            for tunnel in pod.straw.tunnels()
-        ]
+        pods = tuple(self._manager.pods.values())
+        views = (partial(_tunnel_row, pod.name, pod.straw.worker.number) for pod in pods)
+        looks = (pod.straw.tunnels(view) for pod, view in zip(pods, views, strict=True))
+        return list(chain.from_iterable(await asyncio.gather(*looks)))
 
 
-def _tunnel_row(pod: str, tunnel: TunnelView, now: float) -> dict[str, Any]:
+def _tunnel_row(pod: str, worker: int, tunnel: TunnelView, now: float) -> dict[str, Any]:
     source, destination = tunnel.identities
     return {
         "id": tunnel.id,
         "pod": pod,
+        "worker": worker,
         "role": tunnel.role,
         "state": tunnel.state.value,
         "local": str(tunnel.local),

@@ -3,9 +3,8 @@
 The access log, the counters and `zproxy connections` all read this record, so they cannot disagree.
 """
 
-import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Protocol
 
@@ -111,15 +110,19 @@ class Totals:
 
 
 class Connections:
-    """The live connections and the last ended ones (bounded)."""
+    """The live connections of one worker and the last ended ones (bounded). Used from its thread only."""
 
-    def __init__(self, sink: Sink, keep_ended: int) -> None:
+    def __init__(self, sink: Sink, keep_ended: int, numbers: Iterator[int] | None = None) -> None:
+        """Take the connections' numbers from `numbers`, which the workers of a daemon share.
+
+        An `itertools.count` will do: `next` on it is one step under the GIL.
+        """
         self._sink = sink
         self._live: dict[int, Connection] = {}
         self._ended: deque[Connection] = deque(maxlen=keep_ended)
-        self._numbers = count(1)
+        self._numbers = count(1) if numbers is None else numbers
         self.totals = Totals()
-        self._idle: asyncio.Future[None] | None = None
+        self._on_idle: Callable[[], object] | None = None
 
     def open(self, pod: str, direction: Direction, src: Endpoint, dst: Endpoint, now: float) -> Connection:
         """Begin the record of a connection accepted at `now`."""
@@ -142,15 +145,17 @@ class Connections:
         totals.bytes_sent += connection.bytes_sent
         totals.bytes_recv += connection.bytes_recv
         self._ended.append(connection)
-        if self._idle is not None and not self._live and not self._idle.done():
-            self._idle.set_result(None)
         self._sink.ended(connection, now)
+        if self._on_idle is not None and not self._live:
+            on_idle, self._on_idle = self._on_idle, None
+            on_idle()
 
-    async def idle(self) -> None:
-        """Wait until no connection is open; for one waiter."""
+    def when_idle(self, on_idle: Callable[[], object]) -> None:
+        """Call `on_idle` once, as soon as no connection is open; for one waiter."""
         if self._live:
-            self._idle = asyncio.get_running_loop().create_future()
-            await self._idle
+            self._on_idle = on_idle
+        else:
+            on_idle()
 
     def live(self) -> int:
         """Return how many are open."""

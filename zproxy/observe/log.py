@@ -46,15 +46,19 @@ class LineWriter:
         self._wake = threading.Event()
         """Set from the first line on until its batch is about to be written, so most lines find it set."""
         self._closing = threading.Event()
+        self._counting = threading.Lock()
         self.dropped = 0
         """Lines lost because the sink was too slow."""
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
     def write(self, line: str) -> None:
-        """Queue one line (without newline); from any thread, never blocks."""
+        """Queue one line (without newline); from any thread, never blocks.
+
+        Threads that see the last free place at once all take it: the bound may be passed by their number.
+        """
         if len(self._lines) >= QUEUE_LINES:
-            self.dropped += 1
+            self._drop(1)
             return
         self._lines.append(line)
         if not self._wake.is_set():
@@ -83,7 +87,11 @@ class LineWriter:
                 while data:
                     data = data[os.write(self._fd, data) :]
             except OSError:
-                self.dropped += len(batch)  # the sink is gone (EPIPE); the proxy goes on without it
+                self._drop(len(batch))  # the sink is gone (EPIPE); the proxy goes on without it
+
+    def _drop(self, count: int) -> None:
+        with self._counting:
+            self.dropped += count
 
 
 class LineHandler(logging.Handler):

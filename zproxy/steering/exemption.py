@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import struct
+import threading
 
 from zproxy.errors import SteeringError
 from zproxy.steering.layout import ENABLED
@@ -14,12 +15,14 @@ class Exemption:
     """Writes zp_exempt, a socket's own storage, through its descriptor: nobody without the map can forge it.
 
     Called for each connection that the proxy opens, so the buffers are made once and the call holds the GIL
-    (it takes 2 us and never blocks). NEVER used by two threads.
+    (it takes 2 us and never blocks). All workers share it: the lock keeps one's descriptor in the buffer
+    until the kernel has read it.
     """
 
-    __slots__ = ("_address", "_attr", "_call", "_key", "_value")
+    __slots__ = ("_address", "_attr", "_call", "_key", "_lock", "_value")
 
     def __init__(self, map_fd: int) -> None:
+        self._lock = threading.Lock()
         self._key = ctypes.c_int(-1)
         self._value = ctypes.create_string_buffer(ENABLED, len(ENABLED))
         key_at, value_at = ctypes.addressof(self._key), ctypes.addressof(self._value)
@@ -32,9 +35,11 @@ class Exemption:
 
     def __call__(self, fd: int) -> None:
         """Exempt the socket behind `fd` for life; raise SteeringError when the kernel refuses."""
-        self._key.value = fd
-        if self._call(BPF_SYSCALL, Command.MAP_UPDATE_ELEM, self._address, ATTR_SIZE) < 0:
-            code = ctypes.get_errno()
+        with self._lock:
+            self._key.value = fd
+            result = self._call(BPF_SYSCALL, Command.MAP_UPDATE_ELEM, self._address, ATTR_SIZE)
+        if result < 0:
+            code = ctypes.get_errno()  # the calling thread's own
             hint = "; raise net.core.optmem_max" if code == errno.ENOMEM else ""
             raise SteeringError(
                 f"cannot exempt a socket of the proxy from steering: {os.strerror(code)}{hint}"

@@ -25,7 +25,7 @@ __all__ = ["PodEntry", "PodSteering", "Steering", "remove"]
 
 
 class Steering:
-    """One node's steering. `exempt` belongs to one thread; the other methods block for milliseconds."""
+    """One node's steering. `exempt` is for any thread; the other methods block for milliseconds."""
 
     def __init__(self, pins: NodePins, objects: Objects) -> None:
         """Take over `objects`; use `Steering.open`."""

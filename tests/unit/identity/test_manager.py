@@ -1,10 +1,16 @@
 """One current certificate per identity: sharing, renewal, failure, forgetting."""
 
+import contextlib
 import logging
+import threading
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
+from typing import Any
 
 import pytest
 
+from tests.support.threads import at_once, let_others_run
 from tests.support.wallclock import WallClock
 from zproxy.errors import IdentityError
 from zproxy.identity.certificate import Certificate, Root
@@ -274,3 +280,63 @@ def test_the_list_says_what_is_not_there_and_why(
     assert manager.certificates()[0].status == "Available"
     clock.advance(DAY)
     assert manager.certificates()[0][2:4] == ("Unavailable: expired", False)
+
+
+class YieldingCa(FakeCa):
+    """Lets other threads run while it issues, as one that signs or asks a server does."""
+
+    def issue(self, identity: SpiffeId, ttl: timedelta) -> Certificate:
+        let_others_run()
+        return super().issue(identity, ttl)
+
+
+class MeetingTable(dict[SpiffeId, Any]):
+    """Keeps a thread between a look and what follows from it until another has looked, if one can."""
+
+    meeting = threading.Barrier(2)
+
+    def get(self, key: SpiffeId, default: Any = None) -> Any:
+        found = super().get(key, default)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self.meeting.wait(0.05)
+        return found
+
+
+def test_pods_that_ask_at_once_from_their_threads_get_one_certificate(clock: WallClock) -> None:
+    ca = YieldingCa(clock)
+    manager = CertificateManager(ca, clock)
+    sources = [manager.source(CLIENT) for _ in range(8)]
+    for age in (timedelta(0), DAY / 2):
+        clock.advance(age)
+        ca.asked.clear()
+        got = at_once([source.current for source in sources])
+        assert len({certificate.serial for certificate in got}) == 1
+        assert ca.asked == [CLIENT]
+
+
+def test_two_pods_of_an_identity_that_come_at_once_share_it(manager: CertificateManager) -> None:
+    manager._holdings = MeetingTable()
+    one, two = at_once([partial(manager.source, CLIENT)] * 2)
+    assert one.current() is two.current()
+    one.close()
+    assert len(manager.certificates()) == 2, "a leaf and its root"
+    two.close()
+    assert manager.certificates() == []
+
+
+def test_identities_come_and_go_on_several_threads_while_all_are_renewed(
+    manager: CertificateManager,
+) -> None:
+    def come_and_go(identity: SpiffeId) -> None:
+        for _ in range(100):
+            manager.source(identity).close()
+
+    def renew() -> None:
+        for _ in range(100):
+            manager.renew_due()
+            manager.certificates()
+
+    identities = [SpiffeId("cluster.local", "demo", f"sa-{number}") for number in (0, 0, 1, 1, 2)]
+    calls: list[Callable[[], None]] = [partial(come_and_go, identity) for identity in identities]
+    at_once([*calls, renew])
+    assert manager.certificates() == []

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.netns import namespace, pair
+from tests.support.netns import Namespace, namespace, pair
+from tests.support.steering import open_files
 from zproxy.net.netns import Netns
 
 pytestmark = pytest.mark.root
@@ -76,3 +77,47 @@ def test_closing_twice_is_fine() -> None:
     handle = Netns.current()
     handle.close()
     handle.close()
+
+
+def test_threads_are_in_different_namespaces_at_once_and_each_comes_home() -> None:
+    home, together = inode(), threading.Barrier(2)
+    seen: dict[str, list[int]] = {"left": [], "right": []}
+    with pair("left", "right") as sides:
+
+        def work(name: str, side: Namespace) -> None:
+            def look() -> None:
+                together.wait(5)  # both are inside now
+                seen[name].append(inode())
+                together.wait(5)
+
+            for _ in range(20):
+                side.netns.run(look)
+                seen[name].append(inode())
+
+        threads = [
+            threading.Thread(target=work, args=(name, side)) for name, side in zip(seen, sides, strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        for name, side in zip(seen, sides, strict=True):
+            assert seen[name] == [side.netns.key[1], home] * 20
+
+
+def test_threads_that_use_a_handle_first_together_open_home_once() -> None:
+    before = open_files()
+    together = threading.Barrier(8)
+    with namespace() as made, Netns.named(made.name) as handle:
+
+        def work() -> None:
+            together.wait(5)
+            handle.run(inode)
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        assert len(open_files() - before) == 3, "two namespaces of the handle, one of the test's"
+    assert open_files() == before

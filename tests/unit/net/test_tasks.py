@@ -4,7 +4,9 @@ import asyncio
 import gc
 import weakref
 
-from zproxy.net.tasks import spawn
+import pytest
+
+from zproxy.net.tasks import every, spawn
 
 
 def test_a_task_nobody_holds_survives_the_collector() -> None:
@@ -49,3 +51,22 @@ def test_an_ended_task_is_let_go() -> None:
         return let_go()
 
     assert asyncio.run(main()) is None
+
+
+def test_a_timer_goes_on_after_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        second = asyncio.Event()
+        calls = []
+
+        def work() -> None:
+            calls.append(1)
+            if len(calls) == 1:
+                raise ValueError("first")
+            second.set()
+
+        timer = asyncio.ensure_future(every(0.001, work))
+        await asyncio.wait_for(second.wait(), 10)
+        timer.cancel()
+
+    asyncio.run(run())
+    assert "timer failed" in caplog.text

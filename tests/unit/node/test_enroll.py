@@ -44,7 +44,7 @@ def enroll(node: Bench, workload: Workload, pod: Namespace) -> Pod:
     netns = Netns.named(pod.name)
     try:
         steering = node.steering
-        return asyncio.run(subject.enroll(workload, netns, steering, node.straw))  # type: ignore[arg-type] # fake
+        return asyncio.run(subject.enroll(workload, netns, steering, node.workers[0]))  # type: ignore[arg-type] # fake
     except BaseException:
         netns.close()
         raise

@@ -69,6 +69,7 @@ def test_the_row_of_an_enrolled_pod_is_what_the_kernel_says(node: Bench, client:
         "identity": "spiffe://cluster.local/ns/demo/sa/client",
         "state": "enrolled",
         "listeners": PORTS,
+        "worker": 0,
         "pid": os.getpid(),
         "changed": True,
     }

@@ -1,8 +1,11 @@
 """What the control socket shows: rows with stable keys, from the records that the data plane keeps."""
 
+import asyncio
+import inspect
+import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,11 +19,17 @@ from tests.support.wallclock import WallClock
 from zproxy import __version__
 from zproxy.identity.ca import LocalCa
 from zproxy.identity.manager import CertificateManager
+from zproxy.model.addr import Endpoint
+from zproxy.model.conn import Direction
 from zproxy.model.workload import Protocol
+from zproxy.net.drivers import LoopDriver
 from zproxy.node.views import Views
+from zproxy.node.workers import PlacedStraw, PodWorker
+from zproxy.observe.connections import Connections
 
 CLIENT = "spiffe://cluster.local/ns/demo/sa/client"
 SERVER = "spiffe://cluster.local/ns/demo/sa/server"
+SRC, DST = Endpoint("10.0.0.1", 1000), Endpoint("10.0.0.2", 80)
 
 
 class Stage:
@@ -34,12 +43,34 @@ class Stage:
         manager: Any = SimpleNamespace(
             pods=self.enrolled, rows=lambda: [{"pod": name} for name in self.enrolled]
         )
-        self.views = Views(
-            "node-a", plane.worker, manager, plane.connections, self.certificates, lambda: self.mesh
-        )
+        self._straws = {"demo/client": plane.client_straw, "demo/server": plane.server_straw}
+        self.other = Connections(plane.lines, 64, itertools.count(100))
+        """Those of the second worker, numbered so that they come later."""
+        self.workers = [
+            self._worker(0, plane, plane.connections),
+            self._worker(1, plane, self.other),
+        ]
+        self.views = Views("node-a", self.workers, manager, self.certificates, lambda: self.mesh)
 
-    def enroll(self, name: str, *tunnels: Any) -> None:
-        self.enrolled[name] = SimpleNamespace(name=name, straw=SimpleNamespace(tunnels=lambda: iter(tunnels)))
+    def _worker(self, number: int, plane: Plane, connections: Connections) -> PodWorker:
+        unused: Any = None
+        return PodWorker(LoopDriver(number, plane.worker), connections, unused)
+
+    def enroll(self, name: str, worker: int = 0) -> None:
+        straw = PlacedStraw(self.workers[worker], self._straws[name])
+        self.enrolled[name] = SimpleNamespace(name=name, straw=straw)
+
+
+def answer(command: Callable[[], Any]) -> Any:
+    """Return what a command answers, as the control socket gets it."""
+    result = command()
+    if not inspect.iscoroutine(result):
+        return result
+
+    async def wait() -> Any:
+        return await result
+
+    return asyncio.run(wait())
 
 
 @pytest.fixture
@@ -59,7 +90,7 @@ def test_every_command_of_the_cli_is_there_and_prints_as_json(stage: Stage) -> N
     commands = stage.views.commands()
     assert list(commands) == ["status", "pods", "workloads", "certs", "connections", "tunnels"]
     for command in commands.values():
-        assert json.loads(json.dumps(command())) == command()
+        assert json.loads(json.dumps(answer(command))) == answer(command)
     assert commands["pods"]() == [{"pod": "demo/client"}]
 
 
@@ -68,14 +99,14 @@ def test_status_counts_what_was_and_what_is(plane: Plane, stage: Stage) -> None:
     near, far = plane.pair()
     near.sendall(b"12345")
     assert plane.receive(far, 5) == b"12345"
-    status = stage.views.status()
+    status = answer(stage.views.status)
     assert (status["node"], status["version"], status["pid"]) == ("node-a", __version__, os.getpid())
     assert (status["pods"], status["connections_open"], status["connections_opened_total"]) == (1, 2, 2)
     assert (status["connections_closed_total"], status["bytes_sent_total"]) == (0, 0)
     near.close()
     far.close()
     plane.ended(2)
-    status = stage.views.status()
+    status = answer(stage.views.status)
     assert (status["connections_open"], status["connections_closed_total"]) == (0, 2)
     assert (status["connections_failed_total"], status["bytes_sent_total"], status["bytes_recv_total"]) == (
         0,
@@ -144,14 +175,14 @@ def test_certificates_have_their_dates_in_utc_and_none_before_the_first(stage: S
 def test_no_key_is_ever_shown(stage: Stage) -> None:
     source = stage.certificates.source(stage.mesh.workloads[0].identity)
     assert b"PRIVATE KEY" in source.current().credentials.private_key
-    assert "PRIVATE" not in json.dumps([stage.views.certs(), stage.views.status()])
+    assert "PRIVATE" not in json.dumps([stage.views.certs(), answer(stage.views.status)])
 
 
 def test_a_connection_is_shown_by_both_its_pods(plane: Plane, stage: Stage) -> None:
     near, far = plane.pair(8080)
     near.sendall(b"abc")
     assert plane.receive(far, 3) == b"abc"
-    rows = {row["direction"]: row for row in stage.views.connections()}
+    rows = {row["direction"]: row for row in answer(stage.views.connections)}
     assert set(rows) == {"outbound", "inbound"}
     assert (rows["outbound"]["pod"], rows["inbound"]["pod"]) == ("demo/client", "demo/server")
     for row in rows.values():
@@ -164,9 +195,10 @@ def test_a_tunnel_is_shown_by_both_its_pods(plane: Plane, stage: Stage) -> None:
     near, far = plane.pair()
     near.sendall(b"abc")
     assert plane.receive(far, 3) == b"abc"
-    stage.enroll("demo/client", *plane.client.pool.tunnels())
-    stage.enroll("demo/server", *plane.server.tunnels)
-    client, server = stage.views.tunnels()
+    stage.enroll("demo/client")
+    stage.enroll("demo/server", worker=1)
+    client, server = answer(stage.views.tunnels)
+    assert (client["worker"], server["worker"]) == (0, 1)
     assert (client["pod"], client["role"], server["pod"], server["role"]) == (
         "demo/client",
         "client",
@@ -182,3 +214,32 @@ def test_a_tunnel_is_shown_by_both_its_pods(plane: Plane, stage: Stage) -> None:
         assert 0 <= row["age_s"] < 60
         assert row["bytes_sent"] > 100
     assert client["bytes_recv"] <= server["bytes_sent"]
+
+
+def test_the_figures_of_all_workers_are_added_and_each_is_shown(plane: Plane, stage: Stage) -> None:
+    stage.enroll("demo/client")
+    stage.enroll("demo/server", worker=1)
+    plane.pair()
+    one, two = (stage.other.open("demo/server", Direction.INBOUND, SRC, DST, now=1.0) for _ in range(2))
+    one.bytes_sent, two.bytes_recv = 3, 4
+    stage.other.end(one, 2.0)
+    stage.other.end(two, 2.0, "broke", "RESET")
+    status = answer(stage.views.status)
+    assert (status["connections_open"], status["connections_opened_total"]) == (2, 4)
+    assert (status["connections_closed_total"], status["connections_failed_total"]) == (2, 1)
+    assert (status["bytes_sent_total"], status["bytes_recv_total"]) == (3, 4)
+    assert status["workers"] == [
+        {"worker": 0, "pods": 1, "connections_open": 2},
+        {"worker": 1, "pods": 1, "connections_open": 0},
+    ]
+
+
+def test_connections_of_all_workers_are_one_list_ended_ones_first(plane: Plane, stage: Stage) -> None:
+    plane.pair()
+    ended = stage.other.open("demo/server", Direction.INBOUND, SRC, DST, now=1.0)
+    stage.other.open("demo/server", Direction.INBOUND, SRC, DST, now=1.0)
+    stage.other.end(ended, 2.0)
+    rows = answer(stage.views.connections)
+    assert [(row["id"], row["state"]) for row in rows] == [
+        (100, "closed"), (1, "open"), (2, "open"), (101, "open"),
+    ]  # fmt: skip

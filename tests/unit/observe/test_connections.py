@@ -1,6 +1,7 @@
 """The record of connections."""
 
-import asyncio
+import threading
+from itertools import count
 
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction
@@ -52,18 +53,37 @@ def test_only_the_last_ended_ones_are_kept() -> None:
     assert [row["id"] for row in connections.rows(now=20.0)] == [8, 9, 10]
 
 
-def test_waiting_for_idle_ends_with_the_last_connection() -> None:
-    async def main() -> bool:
-        connections = Connections(Sink(), keep_ended=3)
-        await connections.idle()  # nothing is open: at once
-        one, two = (connections.open("demo/a", Direction.OUTBOUND, SRC, DST, now=0.0) for _ in range(2))
-        waiter = asyncio.ensure_future(connections.idle())
-        await asyncio.sleep(0)
-        connections.end(one, 1.0)
-        await asyncio.sleep(0)
-        early = waiter.done()
-        connections.end(two, 1.0)
-        await asyncio.wait_for(waiter, 1)
-        return early
+def test_who_waits_for_idle_is_told_once_with_the_last_connection() -> None:
+    sink = Sink()
+    connections = Connections(sink, keep_ended=3)
+    told: list[int] = []
+    connections.when_idle(lambda: told.append(0))  # nothing is open: at once
+    assert told == [0]
+    one, two = (connections.open("demo/a", Direction.OUTBOUND, SRC, DST, now=0.0) for _ in range(2))
+    connections.when_idle(lambda: told.append(len(sink.seen)))
+    connections.end(one, 1.0)
+    assert told == [0]
+    connections.end(two, 1.0)
+    assert told == [0, 2], "its own line is written before"
+    connections.end(connections.open("demo/a", Direction.OUTBOUND, SRC, DST, now=1.0), 2.0)
+    assert told == [0, 2]
 
-    assert asyncio.run(main()) is False
+
+def test_several_workers_never_give_one_number_twice() -> None:
+    numbers = count(1)
+    workers = [Connections(Sink(), 10_000, numbers) for _ in range(4)]
+    given: list[list[int]] = [[] for _ in workers]
+    begin = threading.Barrier(len(workers))
+
+    def work(index: int) -> None:
+        begin.wait(10)
+        for _ in range(2000):
+            opened = workers[index].open("demo/a", Direction.OUTBOUND, SRC, DST, now=0.0)
+            given[index].append(opened.id)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(workers))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(number for each in given for number in each) == list(range(1, 8001))

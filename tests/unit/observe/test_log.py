@@ -19,6 +19,24 @@ def test_a_stalled_sink_never_blocks_and_loses_are_counted() -> None:
     assert written + writer.dropped == 3 * QUEUE_LINES
 
 
+def test_lines_of_many_threads_are_all_written_or_counted() -> None:
+    reader, sink = os.pipe()
+    writer = LineWriter(sink)
+
+    def write() -> None:
+        for _ in range(QUEUE_LINES):
+            writer.write("x" * 100)
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert writer.dropped > 0
+    written = drained(reader, sink, writer)
+    assert written + writer.dropped == 4 * QUEUE_LINES
+
+
 def drained(reader: int, sink: int, writer: LineWriter) -> int:
     """Read everything that the writer still writes; return the number of lines."""
     count = 0

@@ -3,10 +3,13 @@
 import socket
 import struct
 import time
+from functools import partial
+from typing import Any
 
 import pytest
 
 from tests.support.netns import PREFIX
+from tests.support.threads import at_once, let_others_run
 from zproxy.errors import SteeringError
 from zproxy.steering import syscall
 from zproxy.steering.layout import ENABLED
@@ -55,3 +58,30 @@ def timed(exempt: object, fd: int) -> float:
 
 def stored(table: int, sock: socket.socket) -> bytes | None:
     return syscall.map_lookup(table, struct.pack("=i", sock.fileno()), 4)
+
+
+def test_threads_that_exempt_at_once_each_mark_their_own(
+    steering: Steering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one's descriptor in the other's call, a socket would stay unmarked and dial itself."""
+    objects = open_maps(NodePins(f"{PREFIX}unit"))
+    table = objects.maps["zp_exempt"]
+    call = steering.exempt._call
+
+    def let_others_run_first(*arguments: Any) -> Any:
+        let_others_run()  # as an interpreter may do at any point
+        return call(*arguments)
+
+    monkeypatch.setattr(steering.exempt, "_call", let_others_run_first)
+    sockets = [[socket.socket() for _ in range(100)] for _ in range(4)]
+
+    def work(own: list[socket.socket]) -> None:
+        for sock in own:
+            steering.exempt(sock.fileno())
+
+    at_once([partial(work, own) for own in sockets])
+    assert all(stored(table, sock) == ENABLED for own in sockets for sock in own)
+    for own in sockets:
+        for sock in own:
+            sock.close()
+    objects.close()

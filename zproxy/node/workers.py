@@ -1,0 +1,110 @@
+"""The data-plane workers of a node, and the straws on them, as the control plane sees them.
+
+A pod lives on one worker from its enrolment to its end: listeners, relays, tunnels and pool. So no two
+workers share anything that changes, and one pool key has one pool.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+from zproxy.model.workload import Workload
+from zproxy.net.drivers import Driver
+from zproxy.net.netns import Netns
+from zproxy.observe.connections import Connections
+from zproxy.proxy.straw import Straw, TunnelView
+
+MakeStraw = Callable[[Workload, Netns], Straw]
+
+T = TypeVar("T")
+
+
+class Figures(NamedTuple):
+    """What one worker has counted since it began."""
+
+    live: int
+    opened: int
+    closed: int
+    failed: int
+    bytes_sent: int
+    bytes_recv: int
+
+
+class PodWorker:
+    """One worker. Every method reaches what lives on it through its driver and so on its own thread."""
+
+    def __init__(self, driver: Driver, connections: Connections, make_straw: MakeStraw) -> None:
+        self._driver = driver
+        self._connections = connections
+        self._make_straw = make_straw
+
+    @property
+    def number(self) -> int:
+        """0 for the first."""
+        return self._driver.number
+
+    async def open_straw(self, workload: Workload, netns: Netns) -> "PlacedStraw":
+        """Give a pod a straw on this worker; raise EnrollError."""
+        straw = await self.call(partial(self._make_straw, workload, netns))
+        return PlacedStraw(self, straw)
+
+    async def connections(self) -> list[dict[str, Any]]:
+        """Return a row per live and per lately ended connection."""
+        clock = self._driver.worker.poller.clock
+        return await self.call(lambda: list(self._connections.rows(clock())))
+
+    async def figures(self) -> Figures:
+        """Return counters, all of one moment."""
+
+        def read() -> Figures:
+            of = self._connections.totals
+            live = self._connections.live()
+            return Figures(live, of.opened, of.closed, of.failed, of.bytes_sent, of.bytes_recv)
+
+        return await self.call(read)
+
+    async def idle(self) -> None:
+        """Wait until no connection is open; for one waiter."""
+        idle, loop = asyncio.Event(), asyncio.get_running_loop()
+        tell = partial(loop.call_soon_threadsafe, idle.set)
+        await self.call(partial(self._connections.when_idle, tell))
+        await idle.wait()
+
+    async def call(self, work: Callable[[], T]) -> T:
+        """See Driver."""
+        return await self._driver.call(work)
+
+
+class PlacedStraw:
+    """A straw and the worker that it is on. Plain values here NEVER change while the straw is open."""
+
+    def __init__(self, worker: PodWorker, straw: Straw) -> None:
+        self.worker = worker
+        self.ports = [listener.port for listener in straw.listeners]
+        self.plaintext_fd = straw.plaintext_fd
+        """See Straw; void once it is closed."""
+        self._straw = straw
+
+    async def tunnels(self, view: Callable[[TunnelView, float], T]) -> list[T]:
+        """Return what `view` makes of each tunnel and the worker's time, on the worker."""
+
+        def look() -> list[T]:
+            now = self._straw.pod.worker.poller.clock()
+            return [view(tunnel, now) for tunnel in self._straw.tunnels()]
+
+        return await self.worker.call(look)
+
+    async def drain(self) -> None:
+        """See Straw."""
+        await self.worker.call(self._straw.drain)
+
+    async def close(self, error: str) -> None:
+        """See Straw."""
+        await self.worker.call(partial(self._straw.close, error))
+
+
+def least_loaded(workers: Sequence[PodWorker], straws: Iterable[PlacedStraw]) -> PodWorker:
+    """Return the worker with the fewest straws, of several such the first."""
+    taken = [straw.worker.number for straw in straws]
+    return min(workers, key=lambda worker: (taken.count(worker.number), worker.number))
