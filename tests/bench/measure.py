@@ -1,0 +1,97 @@
+"""One shape on one contender: run the load, look at the proxies before and after, return the cells."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Final
+
+from tests.bench import cold, envoy, proc
+from tests.bench.cells import Raw, Shape, Values
+from tests.bench.load import inside, line_of, running, window
+from tests.bench.worlds import World
+from zproxy.model import ports
+
+PROXY_CORE: Final = 0
+LOAD_CORE: Final = 1
+IDLE_PATIENCE_S: Final = 60.0
+_SETTLE_S: Final = 0.5
+
+
+class Meter:
+    """Measures with windows of `span` seconds after `warm` seconds of the same load."""
+
+    def __init__(self, program: Path, certificate: envoy.Credentials, warm: float, span: float) -> None:
+        self._program = program
+        self._certificate = certificate
+        self._times = (str(warm), str(span))
+        self._seconds = warm + span
+
+    def measure(self, shape: Shape, world: World) -> Values:
+        """Return the values of one run; raise LoadError or OSError when it breaks."""
+        if shape.kind == "idle":
+            return self._idle(shape, world)
+        with _pinned(world) if shape.is_pinned else nullcontext():
+            command = self._cold(world) if shape.kind == "cold" else self._load(shape, world)
+            if shape.is_pinned:
+                command = ["taskset", "--cpu-list", str(LOAD_CORE), *command]
+            pids = world.pids
+            said, cpu = window(
+                command,
+                self._seconds,
+                lambda: {side: proc.cpu_seconds(pid) for side, pid in pids.items()},
+            )
+        raw = Raw(
+            seconds=said["seconds"],
+            operations=said.get("operations", 0),
+            size=said.get("bytes", 0),
+            p50_us=said.get("p50_us", 0.0),
+            p99_us=said.get("p99_us", 0.0),
+            cpu=cpu,
+        )
+        return shape.values(raw)
+
+    def _load(self, shape: Shape, world: World) -> list[str]:
+        host, port = world.target
+        words = (*shape.words, *self._times, host, str(port))
+        return inside(world.client.name, str(self._program), *words)
+
+    def _cold(self, world: World) -> list[str]:
+        files = (self._certificate.chain, self._certificate.key, self._certificate.roots)
+        words = (*map(str, files), *self._times, world.server.ip4, str(ports.INBOUND_HBONE))
+        return inside(world.client.name, sys.executable, "-I", cold.__file__, *words)
+
+    def _idle(self, shape: Shape, world: World) -> Values:
+        """Open connections through fresh proxies, all alive before and after, and weigh them."""
+        world.restart()
+        host, port = world.target
+        where = (host, str(port))
+        base = inside(world.client.name, str(self._program))
+        window([*base, "cps", "1", "0.1", "0.1", *where], 1, dict)  # the tunnel is up, all code has run once
+        time.sleep(_SETTLE_S)
+        before = {side: proc.pss_bytes(pid) for side, pid in world.pids.items()}
+        count = int(shape.words[0])
+        with running([*base, "idle", *shape.words, *where], IDLE_PATIENCE_S) as process:
+            line_of(process)
+            time.sleep(_SETTLE_S)
+            after = {side: proc.pss_bytes(pid) for side, pid in world.pids.items()}
+            assert process.stdin
+            process.stdin.write("ping\n")
+            process.stdin.flush()
+            assert json.loads(line_of(process))["connections"] == count
+        return {f"{shape.name} {side}": (after[side] - before[side]) / count for side in before}
+
+
+@contextmanager
+def _pinned(world: World) -> Iterator[None]:
+    proxies = list(world.pids.values())
+    everywhere = os.sched_getaffinity(0)
+    proc.pin(proxies, {PROXY_CORE})
+    proc.pin([world.app_pid], {LOAD_CORE})
+    try:
+        yield
+    finally:
+        proc.pin([*proxies, world.app_pid], everywhere)
