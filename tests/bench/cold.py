@@ -43,6 +43,7 @@ def main(*words: str) -> None:
     while (now := time.monotonic()) < began + float(span):
         handshake(context, to)
         count += 1
+    print("end", flush=True)
     print(json.dumps({"seconds": now - began, "operations": count}), flush=True)
 
 

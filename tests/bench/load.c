@@ -6,10 +6,12 @@
 //   load rr SIZE CONNS WARM SPAN HOST PORT              closed loop: an answer sends the next request
 //   load cps INFLIGHT WARM SPAN HOST PORT               connect, one byte each way, close
 //   load mixed up|down SIZE CONNS WARM SPAN HOST PORT   rr beside one bulk connection
-//   load idle CONNS HOST PORT                           opens all, pings all; a line on stdin pings them again
+//   load idle CONNS HOST PORT                           opens all, pings all; a line on stdin pings them
+//   again
 //
-// Prints "start" when the load has run for WARM seconds and one JSON object SPAN seconds later: only what happened
-// between the two is in it. A connection that fails ends the run with a sentence and status 1.
+// Prints "start" when the load has run for WARM seconds, "end" SPAN seconds later, and then one JSON object:
+// only what happened between the two is in it. A connection that fails ends the run with a sentence and
+// status 1.
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -145,7 +147,8 @@ static void app_accept(int listener, int is_capture)
 		if (is_capture) {
 			struct sockaddr_in meant;
 			socklen_t length = sizeof(meant);
-			if (getsockopt(fd, SOL_IP, SO_ORIGINAL_DST, &meant, &length) || ntohs(meant.sin_port) != 9000)
+			if (getsockopt(fd, SOL_IP, SO_ORIGINAL_DST, &meant, &length) ||
+			    ntohs(meant.sin_port) != 9000)
 				die("SO_ORIGINAL_DST does not answer what the client dialled");
 		}
 		conns[fd] = (struct conn){0};
@@ -218,7 +221,7 @@ static void serve(uint16_t port, int is_capture)
 
 // ---- the window that is measured
 
-static uint64_t opens_at, ends_at, bytes, operations;
+static uint64_t opens_at, ends_at, closed_at, bytes, operations;
 static int is_open;
 
 static void plan(double warm, double span)
@@ -270,7 +273,7 @@ static void check_congestion(int fd)
 
 static void report(void)
 {
-	double span = (double)(now_ns() - opens_at) / 1e9;
+	double span = (double)(closed_at - opens_at) / 1e9;
 	printf("{\"seconds\": %.6f, \"bytes\": %llu, \"operations\": %llu", span, (unsigned long long)bytes,
 	       (unsigned long long)operations);
 	if (sampled) {
@@ -370,11 +373,14 @@ static void run(enum kind kind, uint8_t mode, size_t size, int count, double war
 			else
 				cps_event(events[i].data.fd, events[i].events);
 	}
+	closed_at = now_ns();
+	printf("end\n");
 	if (kind == BULK ? !bytes : !sampled)
 		die("nothing came through within %.1f s", span);
 }
 
-// The bulk stream of `mixed` is a process of its own: its copies must not stand in the way of the round trips.
+// The bulk stream of `mixed` is a process of its own: its copies must not stand in the way of the round
+// trips.
 static void beside(uint8_t mode, size_t size, int count, double warm, double span)
 {
 	int result[2];
@@ -387,7 +393,7 @@ static void beside(uint8_t mode, size_t size, int count, double warm, double spa
 		if (!freopen("/dev/null", "w", stdout))
 			die("/dev/null: %s", strerror(errno));
 		run(BULK, mode, 0, 1, warm, span);
-		double rate = (double)bytes / ((double)(now_ns() - opens_at) / 1e9);
+		double rate = (double)bytes / (double)(closed_at - opens_at);
 		if (write(result[1], &rate, sizeof(rate)) != sizeof(rate))
 			die("pipe: %s", strerror(errno));
 		_exit(0);
@@ -398,7 +404,7 @@ static void beside(uint8_t mode, size_t size, int count, double warm, double spa
 	close(result[1]);
 	if (read(result[0], &rate, sizeof(rate)) != sizeof(rate) || waitpid(child, &status, 0) < 0 || status)
 		die("the bulk stream beside the round trips failed");
-	bytes = (uint64_t)(rate * (double)(now_ns() - opens_at) / 1e9);
+	bytes = (uint64_t)(rate * (double)(closed_at - opens_at));
 }
 
 static void ping_all(int first, int count, int in_flight)

@@ -62,16 +62,20 @@ def line_of(process: Process) -> str:
 
 
 def window(
-    command: Sequence[str], seconds: float, sample: Callable[[], Mapping[str, float]]
+    command: Sequence[str], seconds: float, sample: Callable[[int], Mapping[str, float]]
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """Run a load; return its object and by how much `sample` grew inside its window."""
+    """Run a load; return its object and by how much `sample`, given its pid, grew inside its window."""
     with running(command, seconds + GRACE_S) as process:
-        if (said := line_of(process)) != "start":
-            raise LoadError(f"the load generator said {said!r}")
-        before = sample()
-        raw = line_of(process)
-        after = sample()
-        return json.loads(raw), {key: after[key] - value for key, value in before.items()}
+        _expect(process, "start")
+        before = sample(process.pid)
+        _expect(process, "end")
+        after = sample(process.pid)
+        return json.loads(line_of(process)), {key: after[key] - value for key, value in before.items()}
+
+
+def _expect(process: Process, word: str) -> None:
+    if (said := line_of(process)) != word:
+        raise LoadError(f"the load generator said {said!r} instead of {word!r}")
 
 
 @contextmanager

@@ -9,14 +9,17 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
 
-from tests.bench import cold, envoy, proc
-from tests.bench.cells import Raw, Shape, Values
+from tests.bench import cold, proc
+from tests.bench.cells import Raw, Run, Shape, Values
 from tests.bench.load import inside, line_of, running, window
 from tests.bench.worlds import World
+from tests.support.envoy_config import Keys
 from zproxy.model import ports
 
 PROXY_CORE: Final = 0
 LOAD_CORE: Final = 1
+APP: Final = "app"
+LOAD: Final = "load"
 IDLE_PATIENCE_S: Final = 60.0
 _SETTLE_S: Final = 0.5
 
@@ -24,26 +27,28 @@ _SETTLE_S: Final = 0.5
 class Meter:
     """Measures with windows of `span` seconds after `warm` seconds of the same load."""
 
-    def __init__(self, program: Path, certificate: envoy.Credentials, warm: float, span: float) -> None:
+    def __init__(self, program: Path, keys: Keys, warm: float, span: float) -> None:
         self._program = program
-        self._certificate = certificate
+        self._keys = keys
         self._times = (str(warm), str(span))
         self._seconds = warm + span
 
-    def measure(self, shape: Shape, world: World) -> Values:
+    def measure(self, shape: Shape, world: World) -> Run:
         """Return the values of one run; raise LoadError or OSError when it breaks."""
         if shape.kind == "idle":
-            return self._idle(shape, world)
+            return Run(self._idle(shape, world))
         with _pinned(world) if shape.is_pinned else nullcontext():
             command = self._cold(world) if shape.kind == "cold" else self._load(shape, world)
             if shape.is_pinned:
                 command = ["taskset", "--cpu-list", str(LOAD_CORE), *command]
-            pids = world.pids
+            pids = world.pids | {APP: world.app_pid}
             said, cpu = window(
                 command,
                 self._seconds,
-                lambda: {side: proc.cpu_seconds(pid) for side, pid in pids.items()},
+                lambda load: {who: proc.cpu_seconds(pid) for who, pid in (pids | {LOAD: load}).items()},
             )
+        shares = [cpu.pop(who) / said["seconds"] for who in (APP, LOAD)]
+        share = sum(shares) if shape.is_pinned else max(shares)
         raw = Raw(
             seconds=said["seconds"],
             operations=said.get("operations", 0),
@@ -52,7 +57,7 @@ class Meter:
             p99_us=said.get("p99_us", 0.0),
             cpu=cpu,
         )
-        return shape.values(raw)
+        return Run(shape.values(raw), share)
 
     def _load(self, shape: Shape, world: World) -> list[str]:
         host, port = world.target
@@ -60,8 +65,7 @@ class Meter:
         return inside(world.client.name, str(self._program), *words)
 
     def _cold(self, world: World) -> list[str]:
-        files = (self._certificate.chain, self._certificate.key, self._certificate.roots)
-        words = (*map(str, files), *self._times, world.server.ip4, str(ports.INBOUND_HBONE))
+        words = (*map(str, self._keys), *self._times, world.server.ip4, str(ports.INBOUND_HBONE))
         return inside(world.client.name, sys.executable, "-I", cold.__file__, *words)
 
     def _idle(self, shape: Shape, world: World) -> Values:
@@ -70,7 +74,9 @@ class Meter:
         host, port = world.target
         where = (host, str(port))
         base = inside(world.client.name, str(self._program))
-        window([*base, "cps", "1", "0.1", "0.1", *where], 1, dict)  # the tunnel is up, all code has run once
+        window(
+            [*base, "cps", "1", "0.1", "0.1", *where], 1, lambda _: {}
+        )  # the tunnel is up, all code has run once
         time.sleep(_SETTLE_S)
         before = {side: proc.pss_bytes(pid) for side, pid in world.pids.items()}
         count = int(shape.words[0])

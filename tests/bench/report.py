@@ -20,6 +20,7 @@ def as_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
             **{column: row.medians.get(column) for column in COLUMNS},
             "ratio": row.ratio,
             "against": row.against,
+            "load_bound": sorted(row.load_bound),
             "errors": dict(row.errors),
         }
         for row in rows
@@ -40,10 +41,16 @@ def cells_table(rows: Sequence[Row]) -> list[list[str]]:
     columns = [name for name in COLUMNS if any(name in row.medians or name in row.errors for row in rows)]
     lines = [["cell", "unit", "better", *columns, "ratio"]]
     for row in rows:
-        values = ["error" if name in row.errors else figure(row.medians.get(name)) for name in columns]
+        values = [_shown(row, name) for name in columns]
         ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
         lines.append([row.cell.name, row.cell.unit, row.cell.better, *values, ratio])
     return lines
+
+
+def _shown(row: Row, contender: str) -> str:
+    if contender in row.errors:
+        return "error"
+    return figure(row.medians.get(contender)) + ("!" if contender in row.load_bound else "")
 
 
 def gates_table(found: Iterable[Verdict]) -> list[list[str]]:

@@ -4,28 +4,22 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final
 
-from tests.bench import envoy
 from tests.bench.load import APP_PORT, app
+from tests.support import envoy_config
+from tests.support.envoy import Envoy
 from tests.support.mesh import workload, yaml_of
 from tests.support.netns import PREFIX, Namespace, batch, pair
 from tests.support.nodes import Node
 from tests.support.straw import node_steering
+from zproxy.identity.ca import LocalCa
 from zproxy.model import ports
+from zproxy.model.addr import Endpoint
+from zproxy.model.identity import SpiffeId
 from zproxy.steering.steering import PodSteering
 
 RESERVED: Final = f"{APP_PORT},15000-15199"
-
-
-class Proxy(Protocol):
-    """A zproxy daemon or an Envoy."""
-
-    def start(self) -> None:
-        """Start it and wait until it serves."""
-
-    def stop(self) -> None:
-        """End it."""
 
 
 class World:
@@ -34,7 +28,7 @@ class World:
     def __init__(self, client: Namespace, server: Namespace) -> None:
         self.client, self.server = client, server
         self.target = (server.ip4, APP_PORT)
-        self.proxies: dict[str, Node | envoy.Envoy] = {}
+        self.proxies: dict[str, Node | Envoy] = {}
         self.app_pid = 0
 
     @property
@@ -57,8 +51,8 @@ class World:
                 batch(side.name, _cubic(side.name, table))
 
 
-def _pid(proxy: Node | envoy.Envoy) -> int:
-    if isinstance(proxy, envoy.Envoy):
+def _pid(proxy: Node | Envoy) -> int:
+    if isinstance(proxy, Envoy):
         return proxy.pid
     assert proxy.process
     return proxy.process.pid
@@ -81,7 +75,6 @@ class Builder:
         self._directory = directory
         self._program = program
         self._stack = stack
-        self._ca = directory / "ca"
         self._count = 0
 
     def build(self, group: str, contender: str) -> World:
@@ -114,26 +107,35 @@ class Builder:
         if server == "zproxy":
             world.proxies["server"] = self._node(world, names, "server", in_mesh=True)
         elif server == "envoy":
-            config = envoy.hbone_server(self._credentials("server"), world.server.ip4)
-            world.proxies["server"] = self._envoy(world.server, names["server"], config)
+            app_at = Endpoint(world.server.ip4, APP_PORT)
+            config = envoy_config.server(self.keys("server"), app_at)
+            world.proxies["server"] = self._envoy(world.server, config)
         if client == "zproxy":
             world.proxies["client"] = self._node(world, names, "client", in_mesh=bool(server))
             return
-        config = (
-            envoy.hbone_client(self._credentials("client"), self._credentials("server"), world.server.ip4)
-            if server
-            else envoy.tcp_proxy(world.server.ip4)
-        )
-        world.proxies["client"] = self._envoy(world.client, names["client"], config)
+        config = self._tunnelling(world.server.ip4) if server else self._passing(world.server.ip4)
+        world.proxies["client"] = self._envoy(world.client, config)
         world.target = (world.client.ip4, ports.OUTBOUND)
 
-    def _credentials(self, service_account: str) -> envoy.Credentials:
-        return envoy.Credentials(self._directory, self._ca, service_account)
+    def _tunnelling(self, ip: str) -> envoy_config.Config:
+        hbone = Endpoint(ip, ports.INBOUND_HBONE)
+        tunnel = envoy_config.Tunnel(ports.OUTBOUND, f"{ip}:{APP_PORT}", hbone, str(_identity("server")))
+        config = envoy_config.client(self.keys("client"), [tunnel])
+        lean: envoy_config.Config = _without(config, "propagate_response_headers")
+        return lean
+
+    def _passing(self, ip: str) -> envoy_config.Config:
+        return envoy_config.passthrough(ports.OUTBOUND, Endpoint(ip, APP_PORT))
+
+    def keys(self, service_account: str) -> envoy_config.Keys:
+        """Return a certificate like those of zproxy's own pods, from the same CA."""
+        issued = LocalCa.open(self._directory / "ca").issue(_identity(service_account))
+        return envoy_config.save(issued.credentials, self._directory, service_account)
 
     def _node(self, world: World, names: dict[str, str], side: str, *, in_mesh: bool) -> Node:
         """Start the daemon of one pod and enrol the pod; `in_mesh` says whether the server is known to it."""
         pods = {"client": world.client} | ({"server": world.server} if in_mesh else {})
-        node = Node(names[side], self._directory, self._ca)
+        node = Node(names[side], self._directory, self._directory / "ca")
         node.config.write_text(
             yaml_of(*(workload(f"demo/{name}", pod.ip4, node=names[name]) for name, pod in pods.items()))
         )
@@ -142,11 +144,9 @@ class Builder:
         node.client.call("enroll", pod=f"demo/{side}", netns=pods[side].name)
         return node
 
-    def _envoy(self, pod: Namespace, name: str, config: envoy.JsonObject) -> envoy.Envoy:
-        made = envoy.Envoy(self._directory, pod, name, config)
-        self._stack.callback(made.stop)
-        made.start()
-        return made
+    def _envoy(self, pod: Namespace, config: envoy_config.Config) -> Envoy:
+        """Start an Envoy with one worker, and without access log or anything else that costs it time."""
+        return self._stack.enter_context(Envoy(pod, envoy_config.quiet(config)))
 
     def _steer(self, world: World, contender: str) -> None:
         """Bring what the load dials to a listener in its own pod, which asks for the original destination."""
@@ -161,6 +161,17 @@ class Builder:
             pod.execute("iptables", "-t", "nat", "-A", *rule, "--to-ports", str(ports.OUTBOUND))
         else:
             self._stack.enter_context(_steered(pod))
+
+
+def _identity(service_account: str) -> SpiffeId:
+    return SpiffeId("cluster.local", "demo", service_account)
+
+
+def _without(part: Any, name: str) -> Any:
+    """Return a configuration without the fields called `name`."""
+    if isinstance(part, dict):
+        return {key: _without(value, name) for key, value in part.items() if key != name}
+    return [_without(item, name) for item in part] if isinstance(part, list) else part
 
 
 @contextmanager
