@@ -166,6 +166,8 @@ def _print(options: argparse.Namespace, results: Results) -> int:
     print(f"medians of {options.rounds} rounds, windows of {options.seconds} s; ratio is zproxy to envoy,")
     print("in steering cells to iptables; CPU is the proxies'; direct is the load without any proxy\n")
     print(table(report.cells_table(rows), 3), end="\n\n")
+    usual, often = results.noise()
+    print(f"others on this machine used {usual:.0%} of a core in the median run, {often:.0%} in one of ten\n")
     if any(row.load_bound for row in rows):
         print("! the load generator or the app used its whole core: the proxy may be faster than this\n")
     if judged := verdicts(rows):

@@ -47,6 +47,8 @@ class Run(NamedTuple):
     values: Values
     load_share: float = 0.0
     """Of a core, what the load generator or the app used: the greater, or the sum if they share a core."""
+    others: float | None = None
+    """Of a core, what processes that have nothing to do with this used; None where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,14 +193,22 @@ class Results:
         self._values: dict[tuple[str, str], list[float]] = {}
         self._errors: dict[tuple[str, str], str] = {}
         self._shares: dict[tuple[str, str], list[float]] = {}
+        self._others: list[float] = []
         self._cells: dict[str, Cell] = {}
 
     def add(self, shape: Shape, contender: str, run: Run) -> None:
         """Take one run."""
         self._know(shape)
+        if run.others is not None:
+            self._others.append(max(run.others, 0.0))
         for name, value in run.values.items():
             self._values.setdefault((name, contender), []).append(value)
             self._shares.setdefault((name, contender), []).append(run.load_share)
+
+    def noise(self) -> tuple[float, float]:
+        """Return the share of a core that other processes took from the runs: median, and 9 of 10 runs."""
+        ordered = sorted(self._others) or [0.0]
+        return statistics.median(ordered), ordered[len(ordered) * 9 // 10]
 
     def fail(self, shape: Shape, contender: str, error: str) -> None:
         """Take a run that failed: its cells have no median, however many other rounds went well."""

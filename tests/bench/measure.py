@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ PROXY_CORE: Final = 0
 LOAD_CORE: Final = 1
 APP: Final = "app"
 LOAD: Final = "load"
+ALL: Final = "all"
 IDLE_PATIENCE_S: Final = 60.0
 _SETTLE_S: Final = 0.5
 
@@ -42,22 +43,13 @@ class Meter:
             if shape.is_pinned:
                 command = ["taskset", "--cpu-list", str(LOAD_CORE), *command]
             pids = world.pids | {APP: world.app_pid}
-            said, cpu = window(
-                command,
-                self._seconds,
-                lambda load: {who: proc.cpu_seconds(pid) for who, pid in (pids | {LOAD: load}).items()},
-            )
-        shares = [cpu.pop(who) / said["seconds"] for who in (APP, LOAD)]
-        share = sum(shares) if shape.is_pinned else max(shares)
-        raw = Raw(
-            seconds=said["seconds"],
-            operations=said.get("operations", 0),
-            size=said.get("bytes", 0),
-            p50_us=said.get("p50_us", 0.0),
-            p99_us=said.get("p99_us", 0.0),
-            cpu=cpu,
-        )
-        return Run(shape.values(raw), share)
+
+            def sample(load: int) -> dict[str, float]:
+                used = {who: proc.cpu_seconds(pid) for who, pid in (pids | {LOAD: load}).items()}
+                return used | {ALL: proc.busy_seconds()}
+
+            said, cpu = window(command, self._seconds, sample)
+        return _run(shape, said, cpu)
 
     def _load(self, shape: Shape, world: World) -> list[str]:
         host, port = world.target
@@ -89,6 +81,23 @@ class Meter:
             process.stdin.flush()
             assert json.loads(line_of(process))["connections"] == count
         return {f"{shape.name} {side}": (after[side] - before[side]) / count for side in before}
+
+
+def _run(shape: Shape, said: Mapping[str, float], cpu: dict[str, float]) -> Run:
+    """Put together what the load said and the CPU seconds of everybody in the same window."""
+    everybody = cpu.pop(ALL)
+    # The bulk stream of `mixed` is a process of its own, so there others are not known.
+    others = None if shape.kind == "mixed" else (everybody - sum(cpu.values())) / said["seconds"]
+    shares = [cpu.pop(who) / said["seconds"] for who in (APP, LOAD)]
+    raw = Raw(
+        seconds=said["seconds"],
+        operations=said.get("operations", 0),
+        size=said.get("bytes", 0),
+        p50_us=said.get("p50_us", 0.0),
+        p99_us=said.get("p99_us", 0.0),
+        cpu=cpu,
+    )
+    return Run(shape.values(raw), sum(shares) if shape.is_pinned else max(shares), others)
 
 
 @contextmanager

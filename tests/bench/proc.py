@@ -18,6 +18,13 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)
 
 
+def busy_seconds() -> float:
+    """Return what all cores together have worked since boot, in ticks of 10 ms (proc_stat(5))."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:8]]
+    user, nice, system, _idle, _iowait, irq, softirq = fields
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
 def pss_bytes(pid: int) -> int:
     """Return the proportional set size of `pid`: its own pages, and its part of those that it shares."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
