@@ -12,7 +12,7 @@ BIN := .venv/bin
 # The resolver behind `make lock`: it pins for every Python and machine at once. Nothing else needs it.
 UV := 0.13.9
 
-.PHONY: help install demo test test-unit test-root lint lint-code lint-format lint-types lint-bpf fmt lock clean clean-root
+.PHONY: help install demo bench test test-unit test-root lint lint-code lint-format lint-types lint-bpf fmt lock clean clean-root
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ demo: install ## Build the lab, prove the five claims on its live pods, take it 
 	set -e; \
 	$(BIN)/zproxy lab up; \
 	$(BIN)/zproxy lab prove
+
+bench: ## Measure zproxy beside Envoy, about 15 minutes (needs root; BENCH_JSON=FILE writes the cells, ARGS=--help)
+	@.ci/bootstrap bench
+	@BENCH_JSON="$(BENCH_JSON)" $(BIN)/python -m tests.bench $(ARGS)
 
 test: install ## Run every test and check, as CI does (needs root)
 	@$(BIN)/python -m pytest $(ARGS)
@@ -47,12 +51,12 @@ lint-types: install
 	@$(BIN)/mypy --no-error-summary
 
 lint-bpf: install
-	@find bpf -name '*.[ch]' -exec $(BIN)/clang-format --dry-run -Werror {} +
+	@find bpf tests -name '*.[ch]' -exec $(BIN)/clang-format --dry-run -Werror {} +
 
 fmt: install ## Format the code, and mend what the linter can mend by itself
 	@$(BIN)/ruff check --fix --quiet || true
 	@$(BIN)/ruff format --quiet
-	@find bpf -name '*.[ch]' -exec $(BIN)/clang-format -i {} +
+	@find bpf tests -name '*.[ch]' -exec $(BIN)/clang-format -i {} +
 
 lock: ## Pin the dependencies anew, with hashes (ARGS=--upgrade takes the newest)
 	@set -e; tool=$$(mktemp -d); trap 'rm -rf -- "$$tool"' EXIT; \

@@ -1,0 +1,61 @@
+"""`make bench` works: it measures what it is asked for, and leaves nothing when it is interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.nodes import wait_for
+from zproxy.net.netns import NAMED
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.root
+
+
+@pytest.mark.timeout(300)  # the target installs a C compiler where there is none
+def test_it_writes_the_cells_that_are_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "cells.json"
+    arguments = "--rounds 1 --seconds 0.2 --warm 0.1 --cells 'bulk up x1,connects x1'"
+    done = subprocess.run(
+        ["make", "-s", "bench", f"BENCH_JSON={file}", f"ARGS={arguments}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    cells = {cell["cell"]: cell for cell in json.loads(file.read_text())}
+    assert {"bulk up x1", "bulk up x1 CPU", "connects x1 p50", "connects x1 rate"} < set(cells)
+    for name in ("bulk up x1", "connects x1 rate"):
+        cell = cells[name]
+        assert cell["better"] == "higher"
+        assert min(cell[who] for who in ("zproxy", "envoy", "direct", "zproxy>envoy", "envoy>zproxy")) > 0
+        assert cell["ratio"] == pytest.approx(cell["zproxy"] / cell["envoy"])
+        assert cell["errors"] == {}
+    assert cells["bulk up x1 CPU"]["direct"] is None
+    assert "new connections per second" in done.stdout
+
+
+def test_an_interrupt_ends_it_and_everything_that_it_made() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.bench", "--cells", "bulk"],
+        cwd=ROOT,
+        process_group=0,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(lambda: len(made_by(process.pid)) >= 6, "the benchmark builds its third pair of pods", 30)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (130, "interrupted\n")
+    assert made_by(process.pid) == []
+
+
+def made_by(pid: int) -> list[str]:
+    """Return the namespaces that the benchmark in process `pid` has now."""
+    return [path.name for path in NAMED.glob(f"zpt-{pid}-*")]

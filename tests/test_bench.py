@@ -1,0 +1,258 @@
+"""What `make bench` decides without measuring: cells, medians, ratios, gates, tables, the load's protocol."""
+
+import os
+import re
+from fnmatch import fnmatchcase
+
+import pytest
+
+from tests.bench import proc, report
+from tests.bench.cells import (
+    CONTENDERS,
+    HIGHER,
+    LOWER,
+    SHAPES,
+    Raw,
+    Results,
+    Run,
+    Shape,
+    chosen,
+    contenders_of,
+    matches,
+)
+from tests.bench.gates import AIM, GATES, MISS, PASS, Gate, verdicts
+from tests.bench.load import LoadError, window
+
+CELLS = [cell.name for shape in SHAPES for cell in shape.cells]
+BULK = next(shape for shape in SHAPES if shape.name == "bulk up x1")
+
+
+def shape(name: str) -> Shape:
+    return next(shape for shape in SHAPES if shape.name == name)
+
+
+def results(name: str = "bulk up x1", **values: list[float]) -> Results:
+    """Return what rounds with these values of the cell `name` give, by contender."""
+    made = Results()
+    of = next(shape for shape in SHAPES if name in [cell.name for cell in shape.cells])
+    for contender, rounds in values.items():
+        for value in rounds:
+            made.add(of, contender, Run({name: value}))
+    return made
+
+
+def test_no_two_cells_have_the_same_name() -> None:
+    assert len(set(CELLS)) == len(CELLS)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "is_match"),
+    [
+        ("bulk", "bulk up x1 CPU", True),
+        ("bulk", "pinned bulk up x1", False),
+        ("*bulk", "pinned bulk up x1", True),
+        ("connects x1", "connects x1 p50", True),
+        ("connects x1", "connects x16 p50", False),
+        ("RR *P99", "rr 64B x1 p99", True),
+    ],
+)
+def test_a_pattern_names_a_cell_or_the_first_words_of_it(pattern: str, name: str, is_match: bool) -> None:
+    assert matches(name, [pattern]) is is_match
+
+
+def test_only_the_shapes_behind_the_wanted_cells_run() -> None:
+    assert [shape.name for shape in chosen(["bulk up x1 CPU", "idle x1000"])] == ["bulk up x1", "idle x1000"]
+    assert chosen(["nothing"]) == []
+    assert chosen(["*"]) == list(SHAPES)
+
+
+def test_only_proxies_are_pinned_and_only_servers_meet_cold_connects() -> None:
+    assert contenders_of(shape("pinned bulk up x1")) == ("zproxy", "envoy")
+    assert contenders_of(shape("cold mTLS connect")) == ("zproxy", "envoy")
+    assert contenders_of(BULK) == CONTENDERS["mesh"]
+
+
+def test_bulk_is_a_rate_and_the_cpu_of_both_sides_for_a_gigabyte() -> None:
+    raw = Raw(seconds=0.5, size=1e9, cpu={"client": 0.2, "server": 0.3})
+    assert BULK.values(raw) == {"bulk up x1": 2000, "bulk up x1 CPU": 0.5}
+
+
+def test_operations_are_times_a_rate_and_the_cpu_of_each_side() -> None:
+    raw = Raw(seconds=2, operations=1000, p50_us=10, p99_us=20, cpu={"client": 0.01, "server": 0.02})
+    assert shape("connects x16").values(raw) == {
+        "connects x16 p50": 10,
+        "connects x16 p99": 20,
+        "connects x16 rate": 500,
+        "connects x16 CPU client": pytest.approx(10),
+        "connects x16 CPU server": pytest.approx(20),
+    }
+
+
+def test_who_has_no_proxy_has_no_cpu_cells() -> None:
+    assert list(BULK.values(Raw(seconds=1, size=1e9))) == ["bulk up x1"]
+
+
+@pytest.mark.parametrize("kind", ["bulk", "rr", "cps", "mixed", "cold"])
+def test_every_value_has_its_cell(kind: str) -> None:
+    some = next(shape for shape in SHAPES if shape.kind == kind)
+    raw = Raw(seconds=1, operations=1, size=1, cpu={"client": 1, "server": 1})
+    assert set(some.values(raw)) == {cell.name for cell in some.cells}
+
+
+def test_a_row_has_the_medians_of_the_rounds_and_their_ratio() -> None:
+    [row] = results(zproxy=[1, 30, 3], envoy=[2, 2, 100], direct=[5]).rows()
+    assert row.medians == {"zproxy": 3, "envoy": 2, "direct": 5}
+    assert row.ratio == 1.5
+
+
+def test_steering_is_compared_with_iptables() -> None:
+    [row] = results("steering connects x1 rate", zproxy=[3], iptables=[2], direct=[9]).rows()
+    assert (row.ratio, row.against) == (1.5, "iptables")
+
+
+def test_a_contender_that_failed_once_has_an_error_and_no_median() -> None:
+    made = results(zproxy=[1, 2], envoy=[1])
+    made.fail(BULK, "zproxy", "reset")
+    [row, cpu] = made.rows()
+    assert (row.medians, row.errors, row.ratio) == ({"envoy": 1}, {"zproxy": "reset"}, None)
+    assert cpu.errors == {"zproxy": "reset"}
+    assert report.errors([row, cpu]) == ["zproxy failed in bulk up x1, bulk up x1 CPU: reset"]
+    assert "error" in report.cells_table([row])[1]
+
+
+def test_a_run_in_which_the_load_had_no_time_left_is_marked() -> None:
+    made = Results()
+    for contender, share in (("zproxy", 0.99), ("envoy", 0.5), ("direct", 1.0)):
+        made.add(BULK, contender, Run({"bulk up x1": 100}, share))
+    [row] = made.rows()
+    assert row.load_bound == {"zproxy"}
+    assert report.cells_table([row])[1][3:] == ["100.0!", "100.0", "100.0", "1.00"]
+    assert report.as_json([row])[0]["load_bound"] == ["zproxy"]
+
+
+def test_noise_is_the_median_and_what_one_run_of_ten_exceeds() -> None:
+    made = Results()
+    for others in (None, -0.1, *(number / 10 for number in range(1, 10))):
+        made.add(BULK, "zproxy", Run({}, others=others))
+    assert made.noise() == pytest.approx((0.45, 0.9))
+    assert Results().noise() == (0, 0)
+
+
+def test_the_json_has_null_where_nothing_was_measured() -> None:
+    [cell] = report.as_json(results(zproxy=[3], envoy=[2]).rows())
+    assert cell == {
+        "cell": "bulk up x1",
+        "unit": "MB/s",
+        "better": "higher",
+        "zproxy": 3,
+        "envoy": 2,
+        "direct": None,
+        "zproxy>envoy": None,
+        "envoy>zproxy": None,
+        "iptables": None,
+        "ratio": 1.5,
+        "against": "envoy",
+        "load_bound": [],
+        "errors": {},
+    }
+
+
+def test_tables_line_up_and_are_the_same_in_markdown() -> None:
+    lines = report.cells_table(results(zproxy=[3], envoy=[2]).rows())
+    assert report.aligned(lines, 3).splitlines() == [
+        "cell        unit  better  zproxy  envoy  ratio",
+        "bulk up x1  MB/s  higher       3      2   1.50",
+    ]
+    assert report.markdown(lines, 3).splitlines() == [
+        "| cell | unit | better | zproxy | envoy | ratio |",
+        "| --- | --- | --- | --: | --: | --: |",
+        "| bulk up x1 | MB/s | higher | 3 | 2 | 1.50 |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "-"), (0.0512, "0.0512"), (12.345, "12.3"), (123.45, "123.5"), (12345.6, "12346")],
+)
+def test_figures_have_the_digits_that_a_measurement_is_worth(value: float | None, shown: str) -> None:
+    assert report.figure(value) == shown
+
+
+@pytest.mark.parametrize(("ours", "says"), [(1.6, AIM), (1.5, AIM), (1.2, PASS), (1.15, PASS), (1.1, MISS)])
+def test_a_gate_where_more_is_better(ours: float, says: str) -> None:
+    [found] = verdicts(results(zproxy=[ours], envoy=[1]).rows())
+    assert (found.says, found.worst, found.bound) == (says, ours, ">= 1.15")
+
+
+@pytest.mark.parametrize(("ours", "says"), [(0.5, AIM), (0.55, AIM), (0.75, PASS), (0.8, MISS)])
+def test_a_gate_where_less_is_better(ours: float, says: str) -> None:
+    [found] = verdicts(results("bulk up x1 CPU", zproxy=[ours], envoy=[1]).rows())
+    assert (found.says, found.bound) == (says, "<= 0.75")
+
+
+@pytest.mark.parametrize(("ours", "says"), [(1000, AIM), (4096, PASS), (5000, MISS)])
+def test_a_gate_on_our_own_figure(ours: float, says: str) -> None:
+    [found] = verdicts(results("idle x1000 client", zproxy=[ours], envoy=[1]).rows())
+    assert (found.says, found.worst) == (says, ours)
+
+
+def test_a_gate_is_judged_by_its_worst_cell_and_the_pinned_ones_by_themselves() -> None:
+    made = Results()
+    for name, ours in (("bulk up x1", 1.6), ("bulk up x8", 1.2), ("pinned bulk up x1", 1.0)):
+        made.add(shape(name), "zproxy", Run({name: ours}))
+        made.add(shape(name), "envoy", Run({name: 1}))
+    assert [(found.what[:6], found.says, found.cell) for found in verdicts(made.rows())] == [
+        ("bulk u", PASS, "bulk up x8"),
+        ("pinned", MISS, "pinned bulk up x1"),
+    ]
+
+
+def test_a_cell_that_broke_misses_its_gate() -> None:
+    made = results(zproxy=[1.6], envoy=[1])
+    made.fail(shape("bulk up x8"), "zproxy", "reset")
+    [found] = verdicts(row for row in made.rows() if row.cell.unit == "MB/s")
+    assert (found.says, found.cell) == (MISS, "bulk up x8")
+
+
+@pytest.mark.parametrize("gate", GATES, ids=lambda gate: gate.what)
+def test_every_gate_has_cells_and_its_aim_is_the_harder_one(gate: Gate) -> None:
+    for pattern in gate.patterns:
+        own = [cell for shape in SHAPES for cell in shape.cells if fnmatchcase(cell.name, pattern)]
+        assert own, pattern
+        assert {cell.better for cell in own} == {LOWER if gate.aim < gate.limit else HIGHER}
+
+
+def said(script: str) -> list[str]:
+    return ["sh", "-c", script]
+
+
+def test_a_window_is_what_grew_between_start_and_end() -> None:
+    samples = iter([{"client": 1.0}, {"client": 3.5}])
+    script = """echo start; echo end; echo '{"seconds": 1}'"""
+    assert window(said(script), 0, lambda _: next(samples)) == ({"seconds": 1}, {"client": 2.5})
+
+
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [
+        ("echo start; echo a connection broke >&2; exit 1", "a connection broke"),
+        ("echo hello", "said 'hello' instead of 'start'"),
+        ("true", "silent"),
+    ],
+)
+def test_a_load_that_breaks_says_why(script: str, error: str) -> None:
+    with pytest.raises(LoadError, match=re.escape(error)):
+        window(said(script), 0, lambda _: {})
+
+
+def test_the_kernel_tells_the_cpu_time_and_the_memory_of_a_process() -> None:
+    before, everybody = proc.cpu_seconds(os.getpid()), proc.busy_seconds()
+    while proc.cpu_seconds(os.getpid()) < before + 0.05:
+        sum(range(1000))
+    assert everybody <= proc.busy_seconds()
+    assert 1 << 20 < proc.pss_bytes(os.getpid()) < 1 << 32
+
+
+def test_a_process_that_has_gone_is_an_error() -> None:
+    with pytest.raises(OSError, match="Invalid argument"):
+        proc.cpu_seconds((1 << 22) + 1)
