@@ -57,9 +57,7 @@ def run(nodes: TwoNodes, count: int) -> Stage:
     wait_for(
         lambda: all(node.client.call("status")["connections_open"] == 0 for node in both), "all are closed"
     )
-    entries = {
-        f"{node.name[-1]} {name}": len(node.dump(name)) for node in both for name in MAPS
-    }
+    entries = {f"{node.name[-1]} {name}": len(node.dump(name)) for node in both for name in MAPS}
     held = (gauge.held(pid(nodes.a)), gauge.held(pid(nodes.b)))
     return Stage(held, entries, Counter(report["ended"]), count / report["seconds"])
 

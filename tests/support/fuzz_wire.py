@@ -5,15 +5,16 @@ be made smaller. What a case may do is raise RemoteProtocolError; what must hold
 `Driver._check`.
 """
 
+from collections.abc import Iterator
 from random import Random
 from typing import Final, NamedTuple
 
 from hpack import Decoder
 
-from tests.support.fuzz_frames import AUTHORITY, Soup, cuts, joined, mutate, pieces
+from tests.support.fuzz_frames import AUTHORITY, Soup, cuts, halves, joined, mutate, pieces
 from zproxy.config import Limits
 from zproxy.wire import frames
-from zproxy.wire.errors import RemoteProtocolError
+from zproxy.wire.errors import ErrorCode, RemoteProtocolError
 from zproxy.wire.events import (
     DataReceived,
     Event,
@@ -32,12 +33,12 @@ from zproxy.wire.stream import REMEMBERED_RESETS, Role, Stream
 from zproxy.wire.window import LARGEST
 
 LIMITS: Final = Limits(
-    stream_window=1000, connection_window=70_000, max_frame=20_000, max_streams_server=4, max_streams_client=4,
-    header_list=3000,
+    stream_window=1000, connection_window=70_000, max_frame=20_000, max_streams_server=4,
+    max_streams_client=4, header_list=3000,
 )  # fmt: skip
 """Windows, streams and lists that a case can exhaust."""
 GREETING: Final = joined([(frames.SETTINGS, 0, 0, b""), (frames.SETTINGS, frames.ACK, 0, b"")])
-LONG: Final = 0.0005
+LONG: Final = 0.0002
 """Share of cases that are a long life of one connection, for what grows slowly."""
 _HEAD: Final = connect_block(AUTHORITY)
 _CALLS: Final = ("open", "respond", "credit", "reset", "end", "put", "refuse", "ping", "goaway")
@@ -63,6 +64,8 @@ class Case(NamedTuple):
 
     role: Role
     steps: tuple[Feed | Call, ...]
+    is_whole: bool = False
+    """Its frames may break every rule but the framing: each is as long as it says."""
 
     def __str__(self) -> str:
         lines = [
@@ -79,21 +82,43 @@ def make(rng: Random) -> Case:
     soup = Soup(rng, to_server=role is Role.SERVER)
     steps: list[Feed | Call] = []
     greeting = (frames.PREFACE if role is Role.SERVER else b"") + GREETING
-    if rng.random() < 0.05:
+    is_spoiled = rng.random() < 0.05
+    if is_spoiled:
         greeting = _spoiled(soup, rng, greeting)
     if rng.random() < LONG:
-        steps.append(Feed(greeting, ()))
-        steps += (step for _ in range(500) for step in _turn(soup, rng, 0.0))
-        return Case(role, tuple(steps))
+        return Case(role, (Feed(greeting, ()), *_long_life(soup, role)), is_whole=not is_spoiled)
     kind = rng.random()
     wildness = 0.0 if kind < 0.4 else 0.4
     if kind > 0.95:
         noise = greeting + rng.randbytes(soup.below(200))
         return Case(role, (Feed(noise, cuts(soup, noise)),))
-    steps.append(Feed(greeting, cuts(soup, greeting) if kind < 0.1 else ()))
+    steps += [Feed(greeting, cuts(soup, greeting) if kind < 0.1 else ()), *_opened(soup, role)]
     for _ in range(1 + soup.below(4)):
         steps += _turn(soup, rng, wildness)
-    return Case(role, tuple(steps))
+    return Case(role, tuple(steps), is_whole=not (wildness or is_spoiled))
+
+
+def _long_life(soup: Soup, role: Role) -> Iterator[Feed | Call]:
+    """Open a stream each turn and break it some time later: more of them than are remembered."""
+    soup.is_polite = True
+    for _ in range(3 * REMEMBERED_RESETS):
+        if role is Role.CLIENT:
+            soup.opened()
+            yield Call("open", 0, 0)
+        yield Feed(joined(soup.frames(1 + soup.below(4))), ())
+        yield from (Call("credit", number, LIMITS.stream_window) for number in range(4))
+        yield Call("respond", soup.below(8), 0)
+        yield from [Call("reset", number, 8) for number in range(9)]
+
+
+def _opened(soup: Soup, role: Role) -> list[Feed | Call]:
+    """Give a client a few streams, and its peer the knowledge of them."""
+    if role is Role.SERVER:
+        return []
+    count = 1 + soup.below(3)
+    for _ in range(count):
+        soup.opened()
+    return [Call("open", 0, 0)] * count
 
 
 def _spoiled(soup: Soup, rng: Random, raw: bytes) -> bytes:
@@ -104,16 +129,19 @@ def _spoiled(soup: Soup, rng: Random, raw: bytes) -> bytes:
 def _turn(soup: Soup, rng: Random, wildness: float) -> list[Feed | Call]:
     made = soup.frames(1 + soup.below(5))
     raw = mutate(soup, rng, made) if rng.random() < wildness else joined(made)
-    calls: list[Feed | Call] = [
-        Call(_CALLS[int(rng.random() ** 1.5 * len(_CALLS))], soup.below(8), soup.below(1200))
-        for _ in range(soup.below(5))
-    ]
-    return [*calls, Feed(raw, cuts(soup, raw))]
+    steps: list[Feed | Call] = []
+    for part in halves(soup, raw):
+        steps += [
+            Call(_CALLS[int(rng.random() ** 1.5 * len(_CALLS))], soup.below(8), soup.below(1200))
+            for _ in range(soup.below(5))
+        ]
+        steps.append(Feed(part, cuts(soup, part)))
+    return steps
 
 
 def run(case: Case) -> None:
     """Run a case; what it finds is an exception. Some are run again in one piece, to the same end."""
-    driver = Driver(case.role)
+    driver = Driver(case.role, is_whole=case.is_whole)
     driver.run(case.steps)
     if len(case.steps) < 8 and all(isinstance(step, Feed) and len(step.raw) < 2000 for step in case.steps):
         raw = b"".join(step.raw for step in case.steps if isinstance(step, Feed))
@@ -128,7 +156,7 @@ def run(case: Case) -> None:
 class Driver:
     """The driver of one connection, its memory of what happened, and its doubts."""
 
-    def __init__(self, role: Role) -> None:
+    def __init__(self, role: Role, *, is_whole: bool = False) -> None:
         self.connection = HboneConnection(role, LIMITS)
         self.connection.start()
         self.is_dead = False
@@ -136,6 +164,7 @@ class Driver:
         """Per stream (0: the connection), what was reported; data in one piece."""
         self.sent = bytearray()
         self._is_server = role is Role.SERVER
+        self._is_whole = is_whole
         self._streams: list[Stream] = []
         self._unread: dict[Stream, int] = {}
         self._fed = self._calls = 0
@@ -154,19 +183,21 @@ class Driver:
 
     def _feed(self, piece: bytearray) -> None:
         self._fed += len(piece)
+        events: list[Event] = []
+        code = -1
         try:
             events = self.connection.receive(memoryview(piece))
         except RemoteProtocolError as error:
-            assert not self.is_dead, "a dead connection complains"
-            self.is_dead = True
-            self._take()
-            assert self._walker.goaway_code == error.code
-            return
-        assert not (self.is_dead and events)
+            code = error.code
         for event in events:
             self._hear(event)
         piece[:] = bytes(len(piece))  # chunks are not valid any more: nobody may hold one
         self._take()
+        if code >= 0:
+            assert self._walker.goaway_code == code
+            assert not (self._is_whole and code == ErrorCode.FRAME_SIZE_ERROR), "whole frames are misread"
+        assert not (self.is_dead and (events or code >= 0)), "a dead connection speaks"
+        self.is_dead = self.is_dead or code >= 0
 
     def _hear(self, event: Event) -> None:
         if isinstance(event, PeerReady | PeerDraining | PingAnswered):
@@ -178,26 +209,35 @@ class Driver:
         past = self.heard.setdefault(stream.id, [])
         assert not (past and past[-1] == "reset"), "an event after the stream's reset"
         if isinstance(event, StreamRequested):
-            assert self._is_server and not past
+            assert self._is_server
+            assert not past
             self._know(stream)
             past.append("requested")
         elif isinstance(event, StreamAnswered):
-            assert not self._is_server and not past
+            assert not self._is_server
+            assert not past
             past.append("answered")
         elif isinstance(event, DataReceived):
             self._data(past, event)
         elif isinstance(event, StreamEnded):
-            assert past and "ended" not in past
+            assert past
+            assert "ended" not in past
             past.append("ended")
         elif isinstance(event, StreamReset):
             assert stream.is_closed
             past.append("reset")
 
     def _data(self, past: list[object], event: DataReceived) -> None:
-        assert past and past[-1] != "ended"
+        assert past
+        assert past[-1] != "ended"
         size = sum(map(len, event.chunks))
-        assert 0 < size
+        assert size > 0
         self._unread[event.stream] += size
+        if self._is_whole:
+            own = event.stream.id & 0xFF
+            assert all(bytes(chunk).count(own) == len(chunk) for chunk in event.chunks), (
+                "bytes of another frame"
+            )
         if isinstance(past[-1], int):
             past[-1] += size
         else:
@@ -222,27 +262,39 @@ class Driver:
         self._take()
 
     def _stream_call(self, call: Call, stream: Stream) -> None:
-        connection = self.connection
-        if call.name == "respond" or call.name == "refuse":
+        connection, was_open = self.connection, not stream.is_closed
+        if call.name in {"respond", "refuse"}:
+            refuses = call.name == "refuse"
             if self._is_server and not stream.is_answered:
-                connection.respond(stream, 200 if call.name == "respond" else 503, end=call.name == "refuse")
+                connection.respond(stream, 503 if refuses else 200, end=refuses)
+                if refuses and was_open:
+                    self._forget(stream)
         elif call.name == "credit":
             size = min(call.value, self._unread[stream])
             self._unread[stream] -= size
             connection.credit(stream, size)
         elif call.name == "reset":
-            self._unread[stream] = 0
             connection.reset(stream, call.value % 14)
-        elif call.name == "end":
-            if stream.is_answered or not self._is_server:
-                connection.end(stream)
-        elif stream.is_answered:
-            size = min(call.value, connection.budget(stream))
-            if size > 0:
-                self._take()
-                buffer = bytearray(frames.HEAD_SIZE + size)
-                connection.put_data_header(buffer, 0, stream, size, end=call.value % 5 == 0)
-                self._walker.walk(bytes(buffer))
+            if was_open:
+                self._forget(stream)
+            self._unread[stream] = 0
+        elif stream.is_answered or not self._is_server:
+            self._send(call, stream)
+
+    def _send(self, call: Call, stream: Stream) -> None:
+        size = min(call.value, self.connection.budget(stream))
+        if call.name == "end":
+            self.connection.end(stream)
+        elif size > 0 and stream.is_answered:
+            self._take()
+            buffer = bytearray(frames.HEAD_SIZE + size)
+            self.connection.put_data_header(buffer, 0, stream, size, end=call.value % 5 == 0)
+            self._walker.walk(bytes(buffer))
+
+    def _forget(self, stream: Stream) -> None:
+        """We broke it: nothing may be heard of it again."""
+        self._unread[stream] = 0
+        self.heard.setdefault(stream.id, []).append("reset")
 
     def _take(self) -> None:
         out = self.connection.out
@@ -257,7 +309,9 @@ class Driver:
         assert len(self.sent) <= 400 + 5 * self._fed + 600 * self._calls, "the answer outgrows the question"
         if self.is_dead:
             return  # streams of its last batch were never reported; the driver drops everything now
-        link = self.connection._link
+        link, inbound = self.connection._link, self.connection._inbound
+        if len(self._streams) > 8:
+            self._streams = [stream for stream in self._streams if stream.unread or not stream.is_closed]
         unread = sum(stream.unread for stream in self._streams)
         assert link.window.available + link.window.owed + unread == LIMITS.connection_window
         assert link.window.available >= 0
@@ -269,7 +323,8 @@ class Driver:
             assert not stream.is_closed
             assert own.available >= 0
             assert stream.send_window <= LARGEST
-            assert stream.unread >= self._unread[stream], "more was delivered than is unread"
+            under_way = inbound._remaining if inbound._flow is stream else 0
+            assert stream.unread == self._unread[stream] + under_way, "padding or an end is not accounted for"
             if not stream.is_remote_ended:
                 assert own.available + own.owed + stream.unread == LIMITS.stream_window
 
@@ -277,7 +332,7 @@ class Driver:
         connection = self.connection
         inbound, h2 = connection._inbound, connection._control._h2
         assert len(inbound._partial) <= LIMITS.max_frame + frames.HEAD_SIZE
-        assert sum(map(len, inbound._fragments)) <= LIMITS.header_list
+        assert sum(map(len, inbound._fragments)) <= 2 * LIMITS.header_list + 261
         assert len(connection._link.resets) <= REMEMBERED_RESETS
         assert not inbound._batches
         assert not inbound._events

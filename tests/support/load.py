@@ -1,4 +1,4 @@
-"""Apps under load, each in a process of its own: `python -m tests.support.load NETNS serve|churn|hold [COUNT]`.
+"""Apps under load, each a process of its own: `python -m tests.support.load NETNS serve|churn|hold [COUNT]`.
 
 Raw sockets and one epoll set, so that the generator costs less than what it drives. A process talks to its
 test in lines: it says what it has done on its standard output, and `hold` takes commands on its input.
@@ -47,9 +47,7 @@ class Server:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._listeners = {sock.fileno(): sock for sock in map(_listen, (ECHO, BREAK))}
-        self._breaking = next(
-            fd for fd, sock in self._listeners.items() if sock.getsockname()[1] == BREAK
-        )
+        self._breaking = next(fd for fd, sock in self._listeners.items() if sock.getsockname()[1] == BREAK)
         self._open: dict[int, socket.socket] = {}
         self._to_break: set[int] = set()
         for fd in self._listeners:
