@@ -259,6 +259,7 @@ class StreamRelay:
         pod.relays.discard(self)
         if self.tunnel is not None:
             self.tunnel.forget(self)
+        self.stream = None  # which knows us as its owner: a cycle would wait for the collector
         pod.connections.end(self.connection, worker.poller.now, error, reason)
         self._on_finished()
 
