@@ -12,7 +12,7 @@ BIN := .venv/bin
 # The resolver behind `make lock`: it pins for every Python and machine at once. Nothing else needs it.
 UV := 0.13.9
 
-.PHONY: help install demo bench test test-unit test-root lint lint-code lint-format lint-types lint-bpf fmt lock clean clean-root
+.PHONY: help install demo bench test test-unit test-root soak lint lint-code lint-format lint-types lint-bpf fmt lock clean clean-root
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test-unit: install ## Run the tests and checks that need neither root nor BPF
 
 test-root: install ## Run the tests that load BPF and make network namespaces (needs root)
 	@$(BIN)/python -m pytest -m root $(ARGS)
+
+soak: install ## Run the long tests: a million fuzz cases, 200,000 connections, 10,000 idle ones (needs root)
+	@$(BIN)/python -m pytest -o "norecursedirs=.*" tests/soak $(ARGS)
 
 lint: lint-code lint-format lint-types lint-bpf ## Check code, format and types; changes nothing
 

@@ -117,7 +117,7 @@ class StreamRelay:
     def on_end(self) -> None:
         """The peer's app will send no more."""
         self._is_peer_ended = True
-        if self._pending is None and self.is_open:
+        if self._pending is None and self.is_open and not self.is_done:
             self._shut_app()
 
     def on_reset(self, code: int) -> None:

@@ -1,0 +1,36 @@
+"""A million hostile peers in memory: nothing but RemoteProtocolError, no hang, no growth."""
+
+import os
+import secrets
+from typing import Final
+
+import pytest
+
+from tests.soak.conftest import Figure
+from tests.support import fuzz
+
+pytestmark = pytest.mark.timeout(600)
+
+LARGEST_GROWTH_KB: Final = 4096
+"""Of a process between its first report and its last, ten times as many cases later."""
+
+
+@pytest.fixture
+def seed() -> int:
+    """Return the seed of this run: SEED of the environment, to see a run again."""
+    return int(os.environ.get("SEED") or secrets.randbits(31))
+
+
+@pytest.mark.parametrize(("target", "cases"), [("wire", 1_000_000), ("plane", 200_000)])
+def test_hostile_frames_do_no_harm(target: str, cases: int, seed: int, figure: Figure) -> None:
+    figure(f"fuzz {target}, seed", seed)
+    reports = list(fuzz.spread(target, seed, cases))
+    found = [said["found"] for process in reports for said in process if said["found"]]
+    assert not found, "\n\n".join(found)
+    last = [process[-1] for process in reports]
+    done = sum(said["done"] for said in last)
+    figure(f"fuzz {target}, cases", f"{done} ({done / max(said['seconds'] for said in last):.0f} per second)")
+    growth = [process[-1]["resident_kb"] - process[0]["resident_kb"] for process in reports]
+    figure(f"fuzz {target}, growth of each process", f"{growth} kB")
+    assert done >= cases
+    assert max(growth) < LARGEST_GROWTH_KB
