@@ -6,11 +6,8 @@ Nothing else constructs its collaborators. Order: lock, mesh, identity, steering
 import asyncio
 import contextlib
 import fcntl
-<<<<<<< HEAD
 import gc
-=======
 import itertools
->>>>>>> workers
 import logging
 import os
 import re
@@ -54,12 +51,8 @@ from zproxy.wire.tls import TlsEngine, choose_engine
 DRAIN_S: Final = 5.0
 """After SIGTERM, how long open connections may go on: ztunnel's CONNECTION_TERMINATION_DEADLINE."""
 RENEW_S: Final = 60.0
-<<<<<<< HEAD
-PR_SET_NAME: Final = 15
 COLLECT_AFTER: Final = 10_000
 """Container objects made and not freed before the young ones are searched for cycles: under a millisecond."""
-=======
->>>>>>> workers
 MAX_NODE_NAME: Final = 80
 """A socket's path has room for 107 bytes, the control socket's directory included (unix(7))."""
 NODE_NAME: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9.-]{{0,{MAX_NODE_NAME - 1}}}")
@@ -101,12 +94,8 @@ async def _serve(options: Options, mesh: Mesh) -> None:
         async with AsyncExitStack() as stack:
             daemon = Daemon(options, mesh, writer, stop)
             stack.push_async_callback(daemon.close)
-<<<<<<< HEAD
-            await daemon.start(stop)
-            _calm_collector()
-=======
             await daemon.start()
->>>>>>> workers
+            _calm_collector()
             _log.info("ready: node %s, zproxy %s, TLS by %s", options.node, __version__, daemon.engine.name)
             await daemon.stopped()
             _log.info("stopping; enrolled pods stay steered and are refused until a daemon is back")
