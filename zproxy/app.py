@@ -26,11 +26,12 @@ from zproxy.errors import ConfigError, RequirementError
 from zproxy.identity.ca import LocalCa
 from zproxy.identity.manager import CertificateManager
 from zproxy.model.workload import Workload
+from zproxy.net.deadline import Waiter
 from zproxy.net.netns import Netns
 from zproxy.net.poller import Flushable, Pollable
 from zproxy.net.sockets import SocketFactory
 from zproxy.net.tasks import spawn
-from zproxy.net.worker import SWEEP_S, Worker
+from zproxy.net.worker import SWEEP_S, Ticking, Worker
 from zproxy.node.control import ControlServer
 from zproxy.node.manager import Manager
 from zproxy.node.views import Views
@@ -63,6 +64,7 @@ class Options:
     config: Path
     ca_directory: Path
     verbose: bool = False
+    idle_s: float = 0.0
 
 
 def run(options: Options) -> None:
@@ -103,7 +105,7 @@ class Daemon:
     def __init__(self, options: Options, mesh: Mesh, writer: LineWriter) -> None:
         self.engine: TlsEngine = choose_engine()
         self._mesh = mesh
-        self._worker = Worker(Deadlines(), Limits(), _crashed)
+        self._worker = Worker(Deadlines(idle_s=options.idle_s), Limits(), _crashed)
         self._connections = Connections(AccessLog(writer), self._worker.limits.ended_connections)
         self._certificates = CertificateManager(LocalCa.open(options.ca_directory))
         self._steering = Steering.open(options.node)
@@ -199,7 +201,7 @@ async def _every(seconds: float, work: Any) -> None:
             _log.exception("timer failed")
 
 
-def _crashed(item: Pollable | Flushable, error: Exception) -> None:
+def _crashed(item: Pollable | Flushable | Waiter | Ticking, error: Exception) -> None:
     """A handler raised: end what it was handling, keep the node."""
     _log.error("internal error in %s", type(item).__name__, exc_info=error)
     try:

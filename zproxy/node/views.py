@@ -56,6 +56,7 @@ class Views:
             "connections_opened_total": totals.opened,
             "connections_closed_total": totals.closed,
             "connections_failed_total": totals.failed,
+            "connections_failed_by_reason": dict(sorted(totals.reasons.items())),
             "bytes_sent_total": totals.bytes_sent,
             "bytes_recv_total": totals.bytes_recv,
         }

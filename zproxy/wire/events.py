@@ -54,6 +54,10 @@ class PeerReady(NamedTuple):
     """The peer's first SETTINGS are here; they bind us from now on."""
 
 
+class PeerAgreed(NamedTuple):
+    """The peer acknowledged our SETTINGS; they bind it from now on."""
+
+
 class PeerDraining(NamedTuple):
     """GOAWAY: no new streams; those up to `last_stream_id` go on."""
 
@@ -75,6 +79,7 @@ Event = (
     | StreamReset
     | WindowOpened
     | PeerReady
+    | PeerAgreed
     | PeerDraining
     | PingAnswered
 )

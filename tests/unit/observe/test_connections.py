@@ -67,3 +67,11 @@ def test_waiting_for_idle_ends_with_the_last_connection() -> None:
         return early
 
     assert asyncio.run(main()) is False
+
+
+def test_failures_are_counted_by_reason() -> None:
+    connections = Connections(Sink(), keep_ended=3)
+    for error, reason in (("a", "LIMIT"), ("b", "LIMIT"), ("c", "DENY"), ("", "")):
+        one = connections.open("demo/a", Direction.OUTBOUND, SRC, DST, now=1.0)
+        connections.end(one, 2.0, error, reason)
+    assert connections.totals.reasons == {"LIMIT": 2, "DENY": 1}
