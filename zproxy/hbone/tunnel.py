@@ -43,6 +43,8 @@ PING_AFTER_S: Final = 10.0
 """Silence after which the peer is pinged, ztunnel's value."""
 DEAD_AFTER_S: Final = 30.0
 """Silence after which the peer is taken for gone: PING_AFTER_S and ztunnel's 20 s for the answer."""
+BACKLOGS: Final = 4
+"""Times `backlog_bytes` that answers to a peer's frames may add up to; app bytes stop at one."""
 
 _numbers = itertools.count(1)
 
@@ -150,6 +152,9 @@ class Tunnel:
             self._unfinished = (unfinished, now)
         elif unfinished and now - self._unfinished[1] > self.worker.frame_s:
             self._stalled(f"a frame took longer than {self.worker.frame_s:g} s")
+            return
+        if self._outbox.backlog > BACKLOGS * self.worker.limits.backlog_bytes:
+            self.fail(PeerBrokeProtocol(f"{self.remote} makes us answer and does not read the answers"))
             return
         if self.state is not State.OPEN or not self.wire.open_streams:
             self.heard = max(self.heard, now - PING_AFTER_S)
