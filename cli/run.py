@@ -27,8 +27,16 @@ from zproxy.errors import ConfigError
     metavar="DIR",
     help="The embedded CA; made the first time. Nodes that share it trust each other.",
 )
+@click.option(
+    "--idle-timeout",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="SECONDS",
+    help="End connections that move no byte for this long; 0 lets them be idle for ever.",
+)
 @pass_session
-def command(session: Session, node: str | None, config: Path, ca_dir: Path) -> None:
+def command(session: Session, node: str | None, config: Path, ca_dir: Path, idle_timeout: int) -> None:
     """Run the daemon of a node until SIGTERM; logs go to stdout.
 
     Pods that were enrolled when the last daemon of this node ended are taken up again.
@@ -38,4 +46,4 @@ def command(session: Session, node: str | None, config: Path, ca_dir: Path) -> N
         raise ConfigError("which node is this? give --node NAME, as in the `node:` of its workloads")
     from zproxy.app import Options, run
 
-    run(Options(name, config, ca_dir, verbose=session.verbosity > 0))
+    run(Options(name, config, ca_dir, verbose=session.verbosity > 0, idle_s=idle_timeout))
