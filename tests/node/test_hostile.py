@@ -294,7 +294,7 @@ def test_an_authority_that_may_not_pass_is_answered(
     peer.send(HELLO + frame(frames.HEADERS, frames.END_HEADERS, 1, block))
     _until(peer, lambda: any(kind == frames.HEADERS for kind, *_ in peer.heard))
     (answer,) = [payload for kind, _, _, payload in peer.heard if kind == frames.HEADERS]
-    assert dict(map(tuple, Decoder().decode(answer, raw=True)))[b":status"] == b"%d" % status
+    assert [bytes(value) for _, value in Decoder().decode(answer, raw=True)][:1] == [b"%d" % status]
     assert peer.goaway is None
     peer.close()
     wait_for(lambda: not _tunnels(scene), "the tunnel ends")
