@@ -78,6 +78,10 @@ class ServerTunnel(Tunnel):
         """Hand a new stream to the straw."""
         self._owner.on_request(self, event)
 
+    def on_refused(self) -> None:
+        """Tell the straw."""
+        self._owner.on_refused(self)
+
     def answer(
         self,
         stream: Stream,
@@ -101,16 +105,18 @@ class ServerTunnel(Tunnel):
 class TunnelOwner:
     """What a server tunnel needs of its straw."""
 
-    __slots__ = ("identity", "on_closed", "on_open", "on_request")
+    __slots__ = ("identity", "on_closed", "on_open", "on_refused", "on_request")
 
     def __init__(
         self,
         identity: SpiffeId,
         on_open: Callable[[ServerTunnel], None],
         on_request: Callable[[ServerTunnel, StreamRequested], None],
+        on_refused: Callable[[ServerTunnel], None],
         on_closed: Callable[[ServerTunnel, ZproxyError | None], None],
     ) -> None:
         self.identity = identity
         self.on_open = on_open
         self.on_request = on_request
+        self.on_refused = on_refused
         self.on_closed = on_closed

@@ -27,6 +27,7 @@ from zproxy.wire.events import (
     PeerReady,
     StreamAnswered,
     StreamEnded,
+    StreamRefused,
     StreamRequested,
     StreamReset,
     WindowOpened,
@@ -120,6 +121,9 @@ class Tunnel:
     def on_request(self, event: StreamRequested) -> None:
         """The peer opened a stream."""
         raise NotImplementedError
+
+    def on_refused(self) -> None:
+        """The peer opened a stream more than it may."""
 
     def on_draining(self) -> None:
         """The peer takes no more streams on this tunnel."""
@@ -351,6 +355,8 @@ class Tunnel:
             self.worker.handshaking.done(self)
         elif isinstance(event, PeerAgreed):
             self.worker.agreeing.done(self)
+        elif isinstance(event, StreamRefused):
+            self.on_refused()
         elif isinstance(event, PeerDraining):
             self.on_draining()
 

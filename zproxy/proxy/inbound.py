@@ -36,7 +36,7 @@ class Inbound:
         """Tunnels by source address; one that has none is not in it."""
         self._pending: Counter[str] = Counter()
         """Likewise, of those that are handshaking."""
-        self._owner = TunnelOwner(pod.identity, self._opened, self._requested, self._closed)
+        self._owner = TunnelOwner(pod.identity, self._opened, self._requested, self._refused, self._closed)
 
     def on_accept(self, sock: socket.socket, address: tuple[str, int]) -> None:
         """Begin a TLS handshake, unless too many are under way already."""
@@ -87,6 +87,10 @@ class Inbound:
             _count_down(self._begun, tunnel.remote.ip)
         if error is not None and (was_pending or isinstance(error, (TlsFailed, PeerBrokeProtocol))):
             self._deny(tunnel.remote, str(error), error.reason)
+
+    def _refused(self, tunnel: ServerTunnel) -> None:
+        count = tunnel.wire.open_streams
+        self._deny(tunnel.remote, f"{count} streams are open on this tunnel already", "LIMIT")
 
     def _requested(self, tunnel: ServerTunnel, event: StreamRequested) -> None:
         pod = self._pod

@@ -13,6 +13,12 @@ class StreamRequested(NamedTuple):
     request: ConnectRequest | Refusal
 
 
+class StreamRefused(NamedTuple):
+    """Server: a peer opened a stream more than it may; it was refused, and the peer may try elsewhere."""
+
+    stream_id: int
+
+
 class StreamAnswered(NamedTuple):
     """Client: the final answer to a CONNECT; only a 2xx status makes the stream a tunnel."""
 
@@ -73,6 +79,7 @@ class PingAnswered(NamedTuple):
 
 Event = (
     StreamRequested
+    | StreamRefused
     | StreamAnswered
     | DataReceived
     | StreamEnded

@@ -19,6 +19,7 @@ from zproxy.wire.events import (
     PingAnswered,
     StreamAnswered,
     StreamEnded,
+    StreamRefused,
     StreamRequested,
     StreamReset,
     WindowOpened,
@@ -155,6 +156,8 @@ class Inbound(FrameReader):
             link.last_id = stream_id
             link.out += frames.rst_stream(stream_id, ErrorCode.REFUSED_STREAM)
             link.remember_reset(stream_id, link.limits.stream_window)
+            if not link.is_leaving:
+                self._events.append(StreamRefused(stream_id))
             link.guard.waste("streams beyond the limit")
             return
         stream = link.add(stream_id)

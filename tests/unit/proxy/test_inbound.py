@@ -207,6 +207,8 @@ def test_streams_beyond_the_limit_are_refused_and_may_be_tried_again() -> None:
         for _ in range(2):
             plane.accept(app)
         plane.wait(lambda: peer.resets == {streams[2].id: ErrorCode.REFUSED_STREAM})
+        record = plane.ended(1)[0]
+        assert (record.reason, record.error) == ("LIMIT", "2 streams are open on this tunnel already")
 
 
 def of_another_ca() -> Credentials:

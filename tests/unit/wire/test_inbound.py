@@ -27,6 +27,7 @@ from zproxy.wire.events import (
     PingAnswered,
     StreamAnswered,
     StreamEnded,
+    StreamRefused,
     StreamRequested,
     StreamReset,
     WindowOpened,
@@ -298,7 +299,7 @@ def test_a_malformed_request_is_a_refusal_and_the_tunnel_lives() -> None:
 def test_streams_beyond_the_limit_are_refused_and_counted_again_when_one_ends() -> None:
     connection = ready(Role.SERVER, SMALL)
     streams = [serve(connection, stream_id) for stream_id in (1, 3, 5)]
-    assert connection.receive(memoryview(request(7) + data(7, b"early"))) == []
+    assert connection.receive(memoryview(request(7) + data(7, b"early"))) == [StreamRefused(7)]
     assert parse(take(connection)) == [(frames.RST_STREAM, 0, 7, (7).to_bytes(4, "big"))]
     connection.reset(streams[0], ErrorCode.CANCEL)
     assert isinstance(connection.receive(memoryview(request(9)))[0], StreamRequested)
