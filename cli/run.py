@@ -35,8 +35,18 @@ from zproxy.errors import ConfigError
     metavar="N",
     help="Threads that carry the pods' traffic; each pod is served by one of them.",
 )
+@click.option(
+    "--idle-timeout",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="SECONDS",
+    help="End connections that move no byte for this long; 0 lets them be idle for ever.",
+)
 @pass_session
-def command(session: Session, node: str | None, config: Path, ca_dir: Path, workers: int) -> None:
+def command(
+    session: Session, node: str | None, config: Path, ca_dir: Path, workers: int, idle_timeout: int
+) -> None:
     """Run the daemon of a node until SIGTERM; logs go to stdout.
 
     Pods that were enrolled when the last daemon of this node ended are taken up again. More than one worker
@@ -47,4 +57,4 @@ def command(session: Session, node: str | None, config: Path, ca_dir: Path, work
         raise ConfigError("which node is this? give --node NAME, as in the `node:` of its workloads")
     from zproxy.app import Options, run
 
-    run(Options(name, config, ca_dir, workers, verbose=session.verbosity > 0))
+    run(Options(name, config, ca_dir, workers, verbose=session.verbosity > 0, idle_s=idle_timeout))

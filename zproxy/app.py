@@ -28,12 +28,13 @@ from zproxy.errors import ConfigError, RequirementError, WorkerFailed
 from zproxy.identity.ca import LocalCa
 from zproxy.identity.manager import CertificateManager
 from zproxy.model.workload import Workload
+from zproxy.net.deadline import Waiter
 from zproxy.net.drivers import Driver, LoopDriver, ThreadDriver, name_thread
 from zproxy.net.netns import Netns
 from zproxy.net.poller import Flushable, Pollable
 from zproxy.net.sockets import SocketFactory
 from zproxy.net.tasks import every, spawn
-from zproxy.net.worker import Worker
+from zproxy.net.worker import Ticking, Worker
 from zproxy.node.control import ControlServer
 from zproxy.node.manager import Manager
 from zproxy.node.views import Views
@@ -69,6 +70,7 @@ class Options:
     ca_directory: Path
     workers: int = 1
     verbose: bool = False
+    idle_s: float = 0.0
 
 
 def run(options: Options) -> None:
@@ -117,7 +119,7 @@ class Daemon:
         self._certificates = CertificateManager(LocalCa.open(options.ca_directory))
         self._steering = Steering.open(options.node)
         self._drivers: list[Driver] = []
-        self._workers = self._make_workers(options.workers, AccessLog(writer))
+        self._workers = self._make_workers(options, AccessLog(writer))
         self._manager = Manager(options.node, lambda: self._mesh, self._steering, self._workers)
         self._node = options.node
         self._renewal: asyncio.Task[Any] | None = None
@@ -163,14 +165,14 @@ class Daemon:
             driver.close()
         self._steering.close()
 
-    def _make_workers(self, count: int, log: AccessLog) -> list[PodWorker]:
+    def _make_workers(self, options: Options, log: AccessLog) -> list[PodWorker]:
         """Give each worker its own of everything that changes; connections are numbered by one counter."""
         numbers = itertools.count(1)
         made = []
-        for number in range(count):
-            worker = Worker(Deadlines(), Limits(), _crashed)
+        for number in range(options.workers):
+            worker = Worker(Deadlines(idle_s=options.idle_s), Limits(), _crashed)
             driver: Driver
-            if count == 1:
+            if options.workers == 1:
                 driver = LoopDriver(number, worker)
             else:
                 driver = ThreadDriver(number, worker, self._tell_failure)
@@ -233,7 +235,7 @@ def _only_daemon(node: str) -> Iterator[None]:
         os.close(fd)
 
 
-def _crashed(item: Pollable | Flushable, error: Exception) -> None:
+def _crashed(item: Pollable | Flushable | Waiter | Ticking, error: Exception) -> None:
     """A handler raised: end what it was handling, keep the node."""
     _log.error("internal error in %s", type(item).__name__, exc_info=error)
     try:

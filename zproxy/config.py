@@ -31,20 +31,26 @@ class Deadlines(NamedTuple):
     connect_s: float = 10.0
     """TCP connect, ztunnel's constant."""
     handshake_s: float = 10.0
-    """TLS handshake and HTTP/2 preface together, from the moment TCP is up."""
+    """TLS handshake and HTTP/2 preface together, from the moment TCP is up, until the peer's SETTINGS."""
+    settings_ack_s: float = 10.0
+    """The peer's word that it keeps our SETTINGS (RFC 9113 6.5.3), from the end of the TLS handshake on."""
+    frame_s: float = 30.0
+    """A frame or header block that began and does not go on; DATA may take as long as it likes."""
     reply_s: float = 15.0
     """CONNECT reply: the far side may itself wait connect_s for its app."""
     half_close_s: float = 3600.0
     """One direction ended and the other silent; long, because a one-sided stream is legal."""
     pool_idle_s: float = 300.0
     """A client tunnel without streams is closed after this, as ztunnel does."""
+    idle_s: float = 0.0
+    """A connection that moves no byte for this long is ended, twice as long at the latest; 0 is never."""
 
 
 class Limits(NamedTuple):
     """Upper bounds; every buffer, queue and table in the data plane has one of these."""
 
     stream_window: int = 4 << 20
-    """HTTP/2 receive window of a stream, ztunnel's value."""
+    """HTTP/2 receive window of a stream, ztunnel's value. Below 65,535 it binds a peer from its ACK on."""
     connection_window: int = 16 << 20
     """Of a tunnel; four streams' worth, so that one stalled stream cannot stop the others."""
     max_frame: int = 1 << 20
@@ -54,14 +60,27 @@ class Limits(NamedTuple):
     max_streams_client: int = 100
     """Streams that our client puts on one tunnel before it opens a sibling."""
     header_list: int = 64 << 10
-    """Largest decoded header list, in bytes as RFC 9113 6.5.2 counts them."""
+    """Largest decoded header list, in bytes as RFC 9113 6.5.2 counts them; also of a block as it arrives."""
+    continuations: int = 16
+    """CONTINUATION frames of one header block; honest peers need none."""
+    chatter: int = 1000
+    """PING, SETTINGS, empty DATA and the like that a peer may save up; each read of its socket allows one."""
+    wasted_streams: int = 1000
+    """Streams broken off before their answer, refused, or ended by their own fault, that may come at once."""
+    wasted_streams_per_s: int = 200
+    """How many more of these each second allows."""
     backlog: int = 1024
     """Of in-pod listeners; the kernel caps it at net.core.somaxconn."""
     backlog_bytes: int = 1 << 20
     """Ciphertext a tunnel holds for a socket that does not drain; beyond it the app sockets are not read."""
     pending_handshakes: int = 512
     """Accepted 15008 connections without a finished handshake, per pod."""
+    pending_handshakes_per_peer: int = 128
+    """Of these, from one source address: a quarter, so that one peer never keeps the others out."""
     tunnels_per_pod: int = 4096
+    """Accepted on 15008."""
+    tunnels_per_peer: int = 1024
+    """Of these, from one source address; with 100 streams each, a hundred thousand connections."""
     streams_waiting: int = 10_000
     """Connections of one pod that may wait for a tunnel to be dialled."""
     ended_connections: int = 512

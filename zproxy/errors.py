@@ -63,3 +63,9 @@ class TunnelClosed(ZproxyError):
     """The HBONE tunnel under a stream ended before the stream did."""
 
     reason = "TUNNEL_CLOSED"
+
+
+class PeerBrokeProtocol(TunnelClosed):
+    """The peer broke HTTP/2, a limit or a deadline of it; ztunnel's flag for any HTTP/2 failure."""
+
+    reason = "H2_HANDSHAKE_FAILURE"

@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Callable
 
+from tests.support.frame_peer import FramePeer
 from tests.support.raw import Played, RawPeer, RawServer
 from zproxy.config import Deadlines, Limits
 from zproxy.model.addr import Endpoint
@@ -89,6 +90,12 @@ class Bench:
     ) -> RawPeer:
         """Return a client played by the test, on its way to the tunnel listener at `to`."""
         peer = RawPeer.dial(to, credentials, source_ip, limits)
+        self._played.append(peer)
+        return peer
+
+    def dial_frames(self, to: Endpoint, credentials: Credentials, source_ip: str = "127.0.0.1") -> FramePeer:
+        """Return a client that sends what the test wants, on its way to the tunnel listener at `to`."""
+        peer = FramePeer(socket.create_connection(to, source_address=(source_ip, 0)), credentials)
         self._played.append(peer)
         return peer
 

@@ -58,6 +58,17 @@ class FakeSocket:
         del self.inbox[:size]
         return size
 
+    def recvmsg_into(self, buffers: list[memoryview]) -> tuple[int, list[object], int, None]:
+        size = self.recv_into(buffers[0])
+        for buffer in buffers[1:]:
+            if not self.inbox:
+                break
+            size += self.recv_into(buffer)
+        return size, [], 0, None
+
+    def connect_ex(self, to: object) -> int:
+        return errno.EALREADY if self.is_connecting else errno.EISCONN
+
     def send(self, data: bytes | bytearray | memoryview) -> int:
         self._check()
         assert not self.is_shut, "send after shutdown"
@@ -135,6 +146,9 @@ class FakePoller:
     def remove(self, fd: int) -> None:
         self._owners.pop(fd, None)
         self._told.discard(fd)
+
+    def forget(self, fd: int) -> None:
+        self.remove(fd)
 
     def soon(self, item: Flushable) -> None:
         self._dirty.append(item)

@@ -18,11 +18,13 @@ from zproxy.wire.errors import ErrorCode, RemoteProtocolError
 from zproxy.wire.events import (
     DataReceived,
     Event,
+    PeerAgreed,
     PeerDraining,
     PeerReady,
     PingAnswered,
     StreamAnswered,
     StreamEnded,
+    StreamRefused,
     StreamRequested,
     StreamReset,
     WindowOpened,
@@ -200,7 +202,7 @@ class Driver:
         self.is_dead = self.is_dead or code >= 0
 
     def _hear(self, event: Event) -> None:
-        if isinstance(event, PeerReady | PeerDraining | PingAnswered):
+        if isinstance(event, PeerReady | PeerAgreed | PeerDraining | PingAnswered | StreamRefused):
             self.heard.setdefault(0, []).append(event)
             return
         stream = event.stream

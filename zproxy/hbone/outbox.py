@@ -40,6 +40,11 @@ class Outbox:
         return len(self._backlog) > self._worker.limits.backlog_bytes
 
     @property
+    def backlog(self) -> int:
+        """Bytes that wait for the socket."""
+        return len(self._backlog)
+
+    @property
     def has_backlog(self) -> bool:
         """Whether ciphertext waits for the socket."""
         return bool(self._backlog)

@@ -4,7 +4,6 @@
 streams again when some of its own end.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import Protocol
@@ -68,7 +67,8 @@ class Pool:
         self._dial = dial
         self._max_waiting = max_waiting
         self._tunnels: dict[PoolKey, list[ClientTunnel]] = {}
-        self._waiting: dict[PoolKey, deque[TunnelWaiter]] = {}
+        self._waiting: dict[PoolKey, dict[TunnelWaiter, None]] = {}
+        """In order of arrival: a dict, because any of them may give up."""
         self._waiters = 0
         self._watcher = TunnelWatcher(self._opened, self._closed)
 
@@ -84,7 +84,7 @@ class Pool:
                 TunnelClosed(f"{self._waiters} connections already wait for tunnels of this pod")
             )
             return
-        self._waiting.setdefault(key, deque()).append(waiter)
+        self._waiting.setdefault(key, {})[waiter] = None
         self._waiters += 1
         self._serve(key)
 
@@ -92,7 +92,7 @@ class Pool:
         """Forget a waiter whose app went away."""
         queue = self._waiting.get(key)
         if queue is not None and waiter in queue:
-            queue.remove(waiter)
+            del queue[waiter]
             self._waiters -= 1
             if not queue:
                 del self._waiting[key]
@@ -151,8 +151,9 @@ class Pool:
         while queue := self._waiting.get(key):
             self._pop(key, queue).on_no_tunnel(error)
 
-    def _pop(self, key: PoolKey, queue: deque[TunnelWaiter]) -> TunnelWaiter:
-        waiter = queue.popleft()
+    def _pop(self, key: PoolKey, queue: dict[TunnelWaiter, None]) -> TunnelWaiter:
+        waiter = next(iter(queue))
+        del queue[waiter]
         self._waiters -= 1
         if not queue:
             del self._waiting[key]

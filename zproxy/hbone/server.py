@@ -3,6 +3,7 @@
 import contextlib
 import socket
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from zproxy.errors import TlsFailed, ZproxyError
 from zproxy.hbone.tunnel import State, Tunnel
@@ -11,6 +12,7 @@ from zproxy.model.identity import SpiffeId
 from zproxy.net.poller import READ
 from zproxy.net.sockets import peer_of
 from zproxy.net.worker import Worker
+from zproxy.wire.errors import ErrorCode
 from zproxy.wire.events import StreamRequested
 from zproxy.wire.hbone import HboneConnection
 from zproxy.wire.stream import Role, Stream
@@ -53,14 +55,20 @@ class ServerTunnel(Tunnel):
                 self.peer = SpiffeId.parse(uri)
                 break
         if self.peer is None:
-            raise TlsFailed(
-                f"{self.remote} presented no SPIFFE identity ({', '.join(found) or 'no URI SAN'})"
-            )
-        if self.peer.trust_domain != self._owner.identity.trust_domain:
-            raise TlsFailed(
-                f"{self.remote} is of trust domain {self.peer.trust_domain}; "
+            self._turn_away(f"presented no SPIFFE identity ({', '.join(found) or 'no URI SAN'})")
+        elif self.peer.trust_domain != self._owner.identity.trust_domain:
+            self._turn_away(
+                f"is of trust domain {self.peer.trust_domain}; "
                 f"this pod accepts {self._owner.identity.trust_domain}"
             )
+
+    def _turn_away(self, why: str) -> NoReturn:
+        """Tell the client in a GOAWAY, since TLS has no alert left to say it with; raise TlsFailed."""
+        self.wire.start()
+        self.wire.goaway(ErrorCode.INADEQUATE_SECURITY, f"the client {why}")
+        self._outbox.seal()
+        self.tls.shutdown()
+        raise TlsFailed(f"{self.remote} {why}")
 
     def on_open(self) -> None:
         """Tell the straw."""
@@ -69,6 +77,10 @@ class ServerTunnel(Tunnel):
     def on_request(self, event: StreamRequested) -> None:
         """Hand a new stream to the straw."""
         self._owner.on_request(self, event)
+
+    def on_refused(self) -> None:
+        """Tell the straw."""
+        self._owner.on_refused(self)
 
     def answer(
         self,
@@ -93,16 +105,18 @@ class ServerTunnel(Tunnel):
 class TunnelOwner:
     """What a server tunnel needs of its straw."""
 
-    __slots__ = ("identity", "on_closed", "on_open", "on_request")
+    __slots__ = ("identity", "on_closed", "on_open", "on_refused", "on_request")
 
     def __init__(
         self,
         identity: SpiffeId,
         on_open: Callable[[ServerTunnel], None],
         on_request: Callable[[ServerTunnel, StreamRequested], None],
+        on_refused: Callable[[ServerTunnel], None],
         on_closed: Callable[[ServerTunnel, ZproxyError | None], None],
     ) -> None:
         self.identity = identity
         self.on_open = on_open
         self.on_request = on_request
+        self.on_refused = on_refused
         self.on_closed = on_closed

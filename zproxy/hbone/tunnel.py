@@ -11,7 +11,7 @@ import socket
 from enum import Enum
 from typing import Final
 
-from zproxy.errors import TlsFailed, TunnelClosed, ZproxyError
+from zproxy.errors import PeerBrokeProtocol, TlsFailed, TunnelClosed, ZproxyError
 from zproxy.hbone.outbox import Outbox
 from zproxy.hbone.owner import StreamOwner
 from zproxy.model.addr import Endpoint
@@ -19,14 +19,16 @@ from zproxy.net.deadline import Deadline
 from zproxy.net.poller import WRITE
 from zproxy.net.sockets import close_with_reset, tune_tunnel
 from zproxy.net.worker import Worker
-from zproxy.wire.errors import RemoteProtocolError
+from zproxy.wire.errors import ErrorCode, RemoteProtocolError
 from zproxy.wire.events import (
     DataReceived,
     Event,
+    PeerAgreed,
     PeerDraining,
     PeerReady,
     StreamAnswered,
     StreamEnded,
+    StreamRefused,
     StreamRequested,
     StreamReset,
     WindowOpened,
@@ -43,6 +45,8 @@ PING_AFTER_S: Final = 10.0
 """Silence after which the peer is pinged, ztunnel's value."""
 DEAD_AFTER_S: Final = 30.0
 """Silence after which the peer is taken for gone: PING_AFTER_S and ztunnel's 20 s for the answer."""
+BACKLOGS: Final = 4
+"""Times `backlog_bytes` that answers to a peer's frames may add up to; app bytes stop at one."""
 
 _numbers = itertools.count(1)
 """For all workers: `next` on it is one step under the GIL, so no two tunnels of a process share a number."""
@@ -72,6 +76,10 @@ class Tunnel:
         self.state = State.CONNECTING
         self.opened = self.heard = worker.poller.now
         """When it began, and when the peer was last heard."""
+        self._pinged = 0.0
+        """When the last PING was sent; the peer owes an answer until it is heard again."""
+        self._unfinished = (0, 0.0)
+        """What `wire.unfinished` said when it changed last, and when that was."""
         self.local = self.remote = Endpoint("::", 0)
         self.bytes_recv = 0
         """Ciphertext; the outbox counts what was sent."""
@@ -94,6 +102,9 @@ class Tunnel:
         """The peer opened a stream."""
         raise NotImplementedError
 
+    def on_refused(self) -> None:
+        """The peer opened a stream more than it may."""
+
     def on_draining(self) -> None:
         """The peer takes no more streams on this tunnel."""
 
@@ -112,17 +123,31 @@ class Tunnel:
 
     def on_deadline(self, deadline: Deadline) -> None:
         """Close: the peer was too slow."""
-        self.fail(TlsFailed(f"{self.remote}: {deadline}"))
+        if self.state is State.HANDSHAKING:
+            self.fail(TlsFailed(f"{self.remote}: {deadline}"))
+        else:
+            self._stalled(str(deadline))
 
     def on_tick(self, now: float) -> None:
-        """Ping a silent peer that owes us something, and give up on a dead one."""
+        """Ping a silent peer that owes us something, and give up on a dead one or one that stalls a frame."""
+        self.wire.tick()
+        unfinished = self.wire.unfinished
+        if unfinished != self._unfinished[0]:
+            self._unfinished = (unfinished, now)
+        elif unfinished and now - self._unfinished[1] > self.worker.frame_s:
+            self._stalled(f"a frame took longer than {self.worker.frame_s:g} s")
+            return
+        if self._outbox.backlog > BACKLOGS * self.worker.limits.backlog_bytes:
+            self.fail(PeerBrokeProtocol(f"{self.remote} makes us answer and does not read the answers"))
+            return
         if self.state is not State.OPEN or not self.wire.open_streams:
             self.heard = max(self.heard, now - PING_AFTER_S)
             return
         silent_s = now - self.heard
         if silent_s > DEAD_AFTER_S:
             self.fail(TunnelClosed(f"{self.remote} has been silent for {silent_s:.0f} s and answers no ping"))
-        elif silent_s > PING_AFTER_S:
+        elif silent_s > PING_AFTER_S and self._pinged <= self.heard:
+            self._pinged = now
             self.wire.ping(b"zproxy\0\0")
             self.touch()
 
@@ -263,7 +288,9 @@ class Tunnel:
         try:
             self._decrypt(buffers.cipher[:size], buffers.plain)
         except (TlsFailed, RemoteProtocolError) as error:
-            self.fail(error if isinstance(error, ZproxyError) else TunnelClosed(f"{self.remote}: {error}"))
+            self.fail(
+                error if isinstance(error, ZproxyError) else PeerBrokeProtocol(f"{self.remote}: {error}")
+            )
 
     def _decrypt(self, cipher: memoryview, plain: memoryview) -> None:
         tls = self.tls
@@ -274,6 +301,7 @@ class Tunnel:
                 return
             self.on_secured()
             self.wire.start()
+            self.worker.agreeing.start(self, self.worker.poller.now)
             self.state = State.OPEN
             self.on_open()
         while self.state is State.OPEN and (size := tls.read_into(plain)):
@@ -299,10 +327,18 @@ class Tunnel:
                 event.stream.owner.on_reset(event.code)
             elif isinstance(event, WindowOpened):
                 self._feed(event.stream)
-            elif isinstance(event, PeerReady):
-                self.worker.handshaking.done(self)
-            elif isinstance(event, PeerDraining):
-                self.on_draining()
+            else:
+                self._on_control(event)
+
+    def _on_control(self, event: Event) -> None:
+        if isinstance(event, PeerReady):
+            self.worker.handshaking.done(self)
+        elif isinstance(event, PeerAgreed):
+            self.worker.agreeing.done(self)
+        elif isinstance(event, StreamRefused):
+            self.on_refused()
+        elif isinstance(event, PeerDraining):
+            self.on_draining()
 
     def _feed(self, stream: Stream | None) -> None:
         """A window opened: the stream's, or with None the connection's."""
@@ -319,6 +355,11 @@ class Tunnel:
                 del self._starved[owner]
                 owner.on_room()
 
+    def _stalled(self, what: str) -> None:
+        """Say why, and close: the peer made us wait for a frame that it owes."""
+        self.wire.goaway(ErrorCode.SETTINGS_TIMEOUT, what)
+        self.fail(PeerBrokeProtocol(f"{self.remote}: {what}"))
+
     def _peer_left(self) -> None:
         if self.state is State.OPEN and not self.wire.open_streams:
             self._finish(None)
@@ -334,6 +375,7 @@ class Tunnel:
         self.worker.ticking.discard(self)
         self.worker.connecting.done(self)
         self.worker.handshaking.done(self)
+        self.worker.agreeing.done(self)
         self.worker.poller.remove(self.sock.fileno())
         streams = self.wire.streams
         self._outbox.drop()

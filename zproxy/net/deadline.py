@@ -10,6 +10,9 @@ class Waiter(Protocol):
     def on_deadline(self, deadline: "Deadline") -> None:
         """Give up: `deadline` says what was waited for and how long."""
 
+    def abort(self, error: str) -> None:
+        """Close at once because of an error inside zproxy."""
+
 
 class Deadline:
     """Everything that is waiting for one kind of thing, in order of arrival.

@@ -96,6 +96,17 @@ def peer_of(address: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
 def tune(sock: socket.socket) -> None:
     """Set what every stream socket of ours has: no Nagle, keepalive."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _keep_alive(sock)
+
+
+def tune_tunnel(sock: socket.socket) -> None:
+    """Set what a tunnel's socket has. PINGs find a peer that died under streams, keepalive any other."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
+    _keep_alive(sock)
+
+
+def _keep_alive(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S)
@@ -112,12 +123,6 @@ def connect_progress(sock: socket.socket, to: Endpoint) -> int:
     if code == errno.EISCONN:
         return 0
     return errno.EINPROGRESS if code == errno.EALREADY else code
-
-
-def tune_tunnel(sock: socket.socket) -> None:
-    """Set what a tunnel's socket has; its liveness is HTTP/2 PING's business, not keepalive's."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
 
 
 def close_with_reset(sock: socket.socket) -> None:

@@ -5,7 +5,7 @@ from typing import Final, Protocol
 
 from zproxy.config import Deadlines, Limits
 from zproxy.net.buffers import Buffers
-from zproxy.net.deadline import Deadline
+from zproxy.net.deadline import Deadline, Waiter
 from zproxy.net.pipes import Pipes
 from zproxy.net.poller import Flushable, Pollable, Poller
 
@@ -20,6 +20,9 @@ class Ticking(Protocol):
     def on_tick(self, now: float) -> None:
         """Do what time demands; `now` is monotonic."""
 
+    def abort(self, error: str) -> None:
+        """Close at once because of an error inside zproxy."""
+
 
 class Worker:
     """Owned by one thread; NEVER shared."""
@@ -28,17 +31,21 @@ class Worker:
         self,
         deadlines: Deadlines,
         limits: Limits,
-        on_crash: Callable[[Pollable | Flushable, Exception], None],
+        on_crash: Callable[[Pollable | Flushable | Waiter | Ticking, Exception], None],
     ) -> None:
         self.limits = limits
         self.poller = Poller(on_crash)
+        self._on_crash = on_crash
         self.buffers = Buffers()
         self.pipes = Pipes()
         self.connecting = Deadline("TCP connect", deadlines.connect_s)
         self.handshaking = Deadline("TLS and HTTP/2 handshake", deadlines.handshake_s)
+        self.agreeing = Deadline("SETTINGS acknowledgement", deadlines.settings_ack_s)
         self.answering = Deadline("CONNECT reply", deadlines.reply_s)
         self.half_closed = Deadline("the other direction after a half-close", deadlines.half_close_s)
         self.paused = Deadline("file descriptors", LISTENER_PAUSE_S)
+        self.idle = Deadline("a byte in either direction", deadlines.idle_s)
+        self.frame_s = deadlines.frame_s
         self.pool_idle_s = deadlines.pool_idle_s
         self.ticking: set[Ticking] = set()
         """Tunnels: they ping and expire."""
@@ -46,12 +53,26 @@ class Worker:
     def sweep(self) -> None:
         """Expire waits and tick; then flush what that made dirty."""
         now = self.poller.now = self.poller.clock()
-        for deadline in (self.paused, self.connecting, self.handshaking, self.answering, self.half_closed):
+        for deadline in (
+            self.paused, self.connecting, self.handshaking, self.agreeing, self.answering, self.half_closed,
+            self.idle,
+        ):  # fmt: skip
             for waiter in deadline.expired(now):
-                waiter.on_deadline(deadline)
+                try:
+                    waiter.on_deadline(deadline)
+                except Exception as error:  # one connection's bug must not stop the clock of the others
+                    self._on_crash(waiter, error)
         for item in tuple(self.ticking):
-            item.on_tick(now)
+            try:
+                item.on_tick(now)
+            except Exception as error:  # likewise
+                self._on_crash(item, error)
         self.poller.flush()
+
+    def watch_idle(self, waiter: Waiter) -> None:
+        """Begin, or begin anew, the wait for a byte; nothing when connections may be idle for ever."""
+        if self.idle.seconds:
+            self.idle.start(waiter, self.poller.now)
 
     def close(self) -> None:
         """Drop poller and pipes; everything on the poller must be closed before."""

@@ -48,6 +48,7 @@ class Views:
     async def status(self) -> dict[str, Any]:
         """Return the daemon's own figures, of all workers together and what each has to carry."""
         figures = await asyncio.gather(*(worker.figures() for worker in self._workers))
+        reasons = sum((of.reasons for of in figures), Counter[str]())
         pods = Counter(pod.straw.worker.number for pod in self._manager.pods.values())
         return {
             "node": self._node,
@@ -58,6 +59,7 @@ class Views:
             "connections_opened_total": sum(of.opened for of in figures),
             "connections_closed_total": sum(of.closed for of in figures),
             "connections_failed_total": sum(of.failed for of in figures),
+            "connections_failed_by_reason": dict(sorted(reasons.items())),
             "bytes_sent_total": sum(of.bytes_sent for of in figures),
             "bytes_recv_total": sum(of.bytes_recv for of in figures),
             "workers": [

@@ -5,6 +5,7 @@ workers share anything that changes, and one pool key has one pool.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -29,6 +30,8 @@ class Figures(NamedTuple):
     failed: int
     bytes_sent: int
     bytes_recv: int
+    reasons: Counter[str]
+    """Failed ones by reason."""
 
 
 class PodWorker:
@@ -60,7 +63,8 @@ class PodWorker:
         def read() -> Figures:
             of = self._connections.totals
             live = self._connections.live()
-            return Figures(live, of.opened, of.closed, of.failed, of.bytes_sent, of.bytes_recv)
+            reasons = Counter(of.reasons)
+            return Figures(live, of.opened, of.closed, of.failed, of.bytes_sent, of.bytes_recv, reasons)
 
         return await self.call(read)
 

@@ -103,9 +103,11 @@ class Sink(Protocol):
 class Totals:
     """Counters since start."""
 
-    __slots__ = ("bytes_recv", "bytes_sent", "closed", "failed", "opened")
+    __slots__ = ("bytes_recv", "bytes_sent", "closed", "failed", "opened", "reasons")
 
     def __init__(self) -> None:
+        self.reasons: dict[str, int] = {}
+        """Failed connections by label; the labels are literals of this program, so they are few."""
         self.opened = self.closed = self.failed = self.bytes_sent = self.bytes_recv = 0
 
 
@@ -141,7 +143,9 @@ class Connections:
         connection.state = "failed" if error else "closed"
         totals = self.totals
         totals.closed += 1
-        totals.failed += bool(error)
+        if error:
+            totals.failed += 1
+            totals.reasons[reason] = totals.reasons.get(reason, 0) + 1
         totals.bytes_sent += connection.bytes_sent
         totals.bytes_recv += connection.bytes_recv
         self._ended.append(connection)

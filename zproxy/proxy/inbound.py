@@ -2,9 +2,10 @@
 
 import errno
 import socket
+from collections import Counter
 from typing import Final
 
-from zproxy.errors import IdentityError, TlsFailed, ZproxyError
+from zproxy.errors import IdentityError, PeerBrokeProtocol, TlsFailed, ZproxyError
 from zproxy.hbone.client import connect_error
 from zproxy.hbone.owner import NOBODY
 from zproxy.hbone.server import ServerTunnel, TunnelOwner
@@ -33,13 +34,17 @@ class Inbound:
         self._pod = pod
         self._handshaking: set[ServerTunnel] = set()
         """Accepted, and not known to be acceptable yet."""
-        self._owner = TunnelOwner(pod.identity, self._opened, self._requested, self._closed)
+        self._begun: Counter[str] = Counter()
+        """Tunnels by source address; one that has none is not in it."""
+        self._pending: Counter[str] = Counter()
+        """Likewise, of those that are handshaking."""
+        self._owner = TunnelOwner(pod.identity, self._opened, self._requested, self._refused, self._closed)
 
     def on_accept(self, sock: socket.socket, address: tuple[str, int]) -> None:
         """Begin a TLS handshake, unless too many are under way already."""
         pod = self._pod
         remote = peer_of(address)
-        excess = self._excess()
+        excess = self._excess(remote.ip)
         if excess:
             sock.close()
             self._deny(remote, excess, "LIMIT")
@@ -53,11 +58,18 @@ class Inbound:
         tunnel = ServerTunnel(pod.worker, sock, remote, context, self._owner)
         pod.tunnels.add(tunnel)
         self._handshaking.add(tunnel)
+        self._begun[remote.ip] += 1
+        self._pending[remote.ip] += 1
 
-    def _excess(self) -> str:
-        """Return what this pod has too much of to accept another tunnel; empty when nothing."""
+    def _excess(self, ip: str) -> str:
+        """Return what this pod, or the peer at `ip`, has too much of to begin another tunnel, if anything."""
         pod = self._pod
         limits = pod.worker.limits
+        begun, pending = self._begun.get(ip, 0), self._pending.get(ip, 0)
+        if pending >= limits.pending_handshakes_per_peer:
+            return f"{pending} handshakes with {ip} are pending on this pod"
+        if begun >= limits.tunnels_per_peer:
+            return f"{begun} tunnels from {ip} lead to this pod already"
         if len(self._handshaking) >= limits.pending_handshakes:
             return f"{len(self._handshaking)} handshakes are pending on this pod"
         if len(pod.tunnels) >= limits.tunnels_per_pod:
@@ -65,14 +77,22 @@ class Inbound:
         return ""
 
     def _opened(self, tunnel: ServerTunnel) -> None:
-        self._handshaking.discard(tunnel)
+        if tunnel in self._handshaking:
+            self._handshaking.discard(tunnel)
+            _count_down(self._pending, tunnel.remote.ip)
 
     def _closed(self, tunnel: ServerTunnel, error: ZproxyError | None) -> None:
-        self._pod.tunnels.discard(tunnel)
         was_pending = tunnel in self._handshaking
-        self._handshaking.discard(tunnel)
-        if error is not None and (was_pending or isinstance(error, TlsFailed)):
+        self._opened(tunnel)
+        if tunnel in self._pod.tunnels:
+            self._pod.tunnels.discard(tunnel)
+            _count_down(self._begun, tunnel.remote.ip)
+        if error is not None and (was_pending or isinstance(error, (TlsFailed, PeerBrokeProtocol))):
             self._deny(tunnel.remote, str(error), error.reason)
+
+    def _refused(self, tunnel: ServerTunnel) -> None:
+        count = tunnel.wire.open_streams
+        self._deny(tunnel.remote, f"{count} streams are open on this tunnel already", "LIMIT")
 
     def _requested(self, tunnel: ServerTunnel, event: StreamRequested) -> None:
         pod = self._pod
@@ -114,13 +134,19 @@ class Inbound:
         self._pod.connections.end(connection, self._pod.worker.poller.now, reject.reason, reason)
 
     def _deny(self, remote: Endpoint, error: str, reason: str) -> None:
-        """A tunnel that never came to be has no streams; it still leaves a line."""
+        """Leave a line of a tunnel that never came to be, or was abused: its streams, if any, do not tell."""
         pod = self._pod
         now = pod.worker.poller.now
         at = Endpoint(pod.workload.workload_ips[0], ports.INBOUND_HBONE)
         pod.connections.end(
             pod.connections.open(pod.name, Direction.INBOUND, remote, at, now), now, error, reason
         )
+
+
+def _count_down(counter: Counter[str], ip: str) -> None:
+    counter[ip] -= 1
+    if not counter[ip]:
+        del counter[ip]
 
 
 class InboundStream(StreamRelay):

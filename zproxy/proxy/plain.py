@@ -26,7 +26,7 @@ class PlainRelay:
     `is_far_app` tells which side is the pod's app, for the byte counts.
     """
 
-    __slots__ = ("_far", "_moved", "_near", "connection", "is_done", "pod")
+    __slots__ = ("_far", "_idle_moved", "_moved", "_near", "connection", "is_done", "pod")
 
     def __init__(
         self,
@@ -40,8 +40,8 @@ class PlainRelay:
         self.pod = pod
         self.connection = connection
         self.is_done = False
-        self._moved = 0
-        """How much had been moved when the wait for the other direction began."""
+        self._moved = self._idle_moved = 0
+        """How much had been moved when the wait for the other direction, or for any byte, began."""
         self._near = _End(self, near, is_app=not is_far_app, is_connecting=False)
         self._far = _End(self, far, is_app=is_far_app, is_connecting=True)
         pod.relays.add(self)
@@ -52,6 +52,11 @@ class PlainRelay:
         self.pod.worker.connecting.done(self)
         self._near.watch(READ)
         self._far.watch(READ)
+        self._watch_idle()
+
+    def _watch_idle(self) -> None:
+        self._idle_moved = self.connection.bytes_moved
+        self.pod.worker.watch_idle(self)
 
     def other(self, end: "_End") -> "_End":
         """Return the opposite side of `end`."""
@@ -70,10 +75,16 @@ class PlainRelay:
         """End: something took too long. Half of a connection lives for as long as it moves bytes."""
         if deadline is self.pod.worker.connecting:
             self.finish(f"connect to {self.connection.dst} timed out", "CONNECT")
-        elif self.connection.bytes_moved != self._moved:
+        elif deadline is self.pod.worker.idle and self.connection.bytes_moved != self._idle_moved:
+            self._watch_idle()
+        elif deadline is self.pod.worker.half_closed and self.connection.bytes_moved != self._moved:
             self.half_closed()
         else:
             self.finish(str(deadline), "TIMEOUT")
+
+    def abort(self, error: str) -> None:
+        """End because of a fault of our own."""
+        self.finish(f"internal error: {error}", "INTERNAL")
 
     def give_up(self, error: str, reason: str) -> None:
         """End both sides abnormally."""
@@ -87,6 +98,7 @@ class PlainRelay:
         worker = self.pod.worker
         worker.connecting.done(self)
         worker.half_closed.done(self)
+        worker.idle.done(self)
         for end in (self._near, self._far):
             worker.poller.forget(end.sock.fileno())
             end.close(is_broken=bool(error))
@@ -136,7 +148,7 @@ class _End:
 
     def abort(self, error: str) -> None:
         """End because of a fault of our own."""
-        self.relay.finish(f"internal error: {error}", "INTERNAL")
+        self.relay.abort(error)
 
     def watch(self, mask: int) -> None:
         """Change what the socket is watched for."""

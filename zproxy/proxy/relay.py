@@ -31,6 +31,7 @@ class StreamRelay:
     """What outbound and inbound share; each adds how its stream comes to be."""
 
     __slots__ = (
+        "_idle_moved",
         "_is_app_ended",
         "_is_peer_ended",
         "_mask",
@@ -57,8 +58,8 @@ class StreamRelay:
         self._pending: bytearray | None = None
         self._is_app_ended = False
         self._is_peer_ended = False
-        self._moved = 0
-        """How much had been moved when the wait for the other direction began."""
+        self._moved = self._idle_moved = 0
+        """How much had been moved when the wait for the other direction, or for any byte, began."""
         self._mask = mask
         pod.relays.add(self)
         pod.worker.poller.add(sock.fileno(), self, mask)
@@ -66,7 +67,12 @@ class StreamRelay:
     def start(self) -> None:
         """Let bytes flow."""
         self.is_open = True
+        self._watch_idle()
         self._watch(READ | (WRITE if self._pending else 0))
+
+    def _watch_idle(self) -> None:
+        self._idle_moved = self.connection.bytes_moved
+        self.pod.worker.watch_idle(self)
 
     def on_event(self, events: int) -> None:
         """Serve readiness of the app's socket."""
@@ -82,7 +88,10 @@ class StreamRelay:
 
     def on_deadline(self, deadline: Deadline) -> None:
         """End: something took too long. Half of a connection lives for as long as it moves bytes."""
-        if deadline is self.pod.worker.half_closed and self.connection.bytes_moved != self._moved:
+        worker = self.pod.worker
+        if deadline is worker.idle and self.connection.bytes_moved != self._idle_moved:
+            self._watch_idle()
+        elif deadline is worker.half_closed and self.connection.bytes_moved != self._moved:
             self._half_closed()
         else:
             self.give_up(str(deadline), "TIMEOUT")
@@ -261,7 +270,7 @@ class StreamRelay:
         self.is_done = True
         pod = self.pod
         worker = pod.worker
-        for deadline in (worker.connecting, worker.answering, worker.half_closed):
+        for deadline in (worker.connecting, worker.answering, worker.half_closed, worker.idle):
             deadline.done(self)
         worker.poller.forget(self.sock.fileno())
         if is_broken:

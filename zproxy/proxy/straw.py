@@ -82,8 +82,7 @@ class Straw:
 
     def _listen(self, port: int) -> socket.socket:
         sock = self.pod.sockets.listen(port, self.pod.worker.limits.backlog)
-        if port != ports.INBOUND_HBONE:  # a tunnel's liveness is HTTP/2 PING's business
-            tune(sock)  # and with it everything that it accepts
+        tune(sock)  # and with it everything that it accepts
         return sock
 
 

@@ -13,6 +13,12 @@ class StreamRequested(NamedTuple):
     request: ConnectRequest | Refusal
 
 
+class StreamRefused(NamedTuple):
+    """Server: a peer opened a stream more than it may; it was refused, and the peer may try elsewhere."""
+
+    stream_id: int
+
+
 class StreamAnswered(NamedTuple):
     """Client: the final answer to a CONNECT; only a 2xx status makes the stream a tunnel."""
 
@@ -54,6 +60,10 @@ class PeerReady(NamedTuple):
     """The peer's first SETTINGS are here; they bind us from now on."""
 
 
+class PeerAgreed(NamedTuple):
+    """The peer acknowledged our SETTINGS; they bind it from now on."""
+
+
 class PeerDraining(NamedTuple):
     """GOAWAY: no new streams; those up to `last_stream_id` go on."""
 
@@ -69,12 +79,14 @@ class PingAnswered(NamedTuple):
 
 Event = (
     StreamRequested
+    | StreamRefused
     | StreamAnswered
     | DataReceived
     | StreamEnded
     | StreamReset
     | WindowOpened
     | PeerReady
+    | PeerAgreed
     | PeerDraining
     | PingAnswered
 )

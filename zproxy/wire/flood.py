@@ -1,16 +1,16 @@
 """Abuse without volume: frames that cost us more than the peer (rapid reset, PING and SETTINGS floods).
 
-A clock would be natural, but this package has none; reads of the socket stand in for it. A peer that
-trickles such frames is read one at a time and may do so for ever (keepalive PINGs on an idle tunnel); one
-that floods is read in batches, and each batch costs more than it earns.
+Chatter is paid for by reads of the socket. A peer that trickles such frames is read one at a time and may
+do so for ever (keepalive PINGs on an idle tunnel); one that floods is read in batches, and each batch costs
+more than it earns. Wasted streams cost more than a read, a connect to the app among other things, however
+slowly they come: these are also limited by the second, whose passing the driver reports by `tick`.
 """
 
 from typing import Final
 
+from zproxy.config import Limits
 from zproxy.wire.errors import ErrorCode, RemoteProtocolError
 
-BUDGET: Final = 1000
-"""Tokens of a quiet peer: several times what one read holds in honest traffic."""
 CHATTER: Final = 1
 """Price of PING, SETTINGS, PRIORITY, unknown frames, DATA without a byte, RST_STREAM on a closed stream."""
 WASTE: Final = 2
@@ -19,17 +19,31 @@ HEADERS and RST_STREAM in two reads earn as much, so a client that gives up slow
 
 
 class FloodGuard:
-    """A bucket of tokens, NEVER more than BUDGET."""
+    """Two buckets, NEVER more than full: tokens for chatter, and streams that may be wasted."""
 
-    __slots__ = ("tokens",)
+    __slots__ = ("_limits", "streams", "tokens")
 
-    def __init__(self) -> None:
-        self.tokens = BUDGET
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.tokens = limits.chatter
+        self.streams = limits.wasted_streams
 
     def earn(self, count: int) -> None:
         """Count one read, and one for each stream that it brought data for."""
-        if self.tokens < BUDGET:
-            self.tokens = min(BUDGET, self.tokens + count)
+        if self.tokens < self._limits.chatter:
+            self.tokens = min(self._limits.chatter, self.tokens + count)
+
+    def tick(self) -> None:
+        """Count one second."""
+        limits = self._limits
+        self.streams = min(limits.wasted_streams, self.streams + limits.wasted_streams_per_s)
+
+    def waste(self, what: str) -> None:
+        """Pay for one stream that was work for nothing."""
+        self.streams -= 1
+        if self.streams < 0:
+            raise RemoteProtocolError(ErrorCode.ENHANCE_YOUR_CALM, f"the peer floods: too many {what}")
+        self.spend(WASTE, what)
 
     def spend(self, price: int, what: str) -> None:
         """Pay for one frame; RemoteProtocolError when nothing is left."""

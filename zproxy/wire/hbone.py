@@ -83,6 +83,15 @@ class HboneConnection:
             and self._next_id <= frames.STREAM_MASK
         )
 
+    @property
+    def unfinished(self) -> int:
+        """0 between frames and header blocks, else a number that stays while one is incomplete."""
+        return self._inbound.unfinished
+
+    def tick(self) -> None:
+        """Note that a second passed: it allows the peer a few more wasted streams."""
+        self._link.guard.tick()
+
     def start(self) -> None:
         """Queue preface and SETTINGS, and raise the connection's window."""
         self.out += self._control.start()
@@ -181,10 +190,10 @@ class HboneConnection:
         """Ask the peer for a sign of life: 8 bytes, which PingAnswered brings back."""
         self.out += self._control.ping(opaque)
 
-    def goaway(self, code: int = 0) -> None:
+    def goaway(self, code: int = 0, text: str = "") -> None:
         """Say that no new stream will be served; open ones go on, and later ones are refused, not lost."""
         self._link.is_draining = self._link.is_leaving = True
-        self.out += self._control.goaway(code, self._last_peer_stream())
+        self.out += self._control.goaway(code, self._last_peer_stream(), text)
 
     def _last_peer_stream(self) -> int:
         return self._link.last_id if self._link.is_server else 0

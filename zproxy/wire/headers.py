@@ -14,6 +14,10 @@ from zproxy.model.workload import Workload
 from zproxy.wire.hpack_blocks import Field, coded, indexed, literal, literal_name, plain
 
 BAD_REQUEST: Final = 400
+LONGEST_AUTHORITY: Final = 259
+"""A host name of 253 characters and a port; records and log lines hold it."""
+_SHOWN: Final = 80
+"""Bytes of a peer's field name that a reason repeats."""
 
 _METHOD, _AUTHORITY, _STATUS = b":method", b":authority", b":status"
 _CONNECT = (b"CONNECT", coded(b"CONNECT"))
@@ -96,7 +100,7 @@ def parse_request(fields: Sequence[Field]) -> ConnectRequest | Refusal:
     if method is None or method[1] not in _CONNECT:
         return Refusal(BAD_REQUEST, "expected method CONNECT")
     if pseudo:
-        return Refusal(BAD_REQUEST, f"CONNECT with {next(iter(pseudo)).decode('ascii', 'replace')}")
+        return Refusal(BAD_REQUEST, f"CONNECT with {_shown(next(iter(pseudo)))}")
     target = _authority(authority) if authority is not None else ""
     if not target:
         return Refusal(BAD_REQUEST, "no valid authority")
@@ -168,15 +172,25 @@ def _sorted(fields: Iterable[Field]) -> tuple[dict[bytes, Field], tuple[Field, .
             pseudo[name] = field
         else:
             if name not in _USUAL and (name != name.lower() or not name or name in _PER_CONNECTION):
-                fault = f"field name {name.decode('ascii', 'replace')!r} is not allowed"
+                fault = f"field name {_shown(name)!r} is not allowed"
             headers.append(field)
     return pseudo, tuple(headers), fault
+
+
+def _shown(name: bytes) -> str:
+    return name[:_SHOWN].decode("ascii", "replace")
 
 
 def _authority(field: Field) -> str:
     """Return `host:port` when the value has that shape, else nothing."""
     text = (plain(field) or b"").decode("ascii", "replace")
     host, _, port = text.rpartition(":")
-    if not host or not text.isascii() or not text.isprintable() or " " in text:
+    if (
+        not host
+        or len(text) > LONGEST_AUTHORITY
+        or not text.isascii()
+        or not text.isprintable()
+        or " " in text
+    ):
         return ""
     return text if port.isdigit() and 0 < int(port) < 65536 and len(port) <= 5 else ""

@@ -30,9 +30,17 @@ _FIELD_OVERHEAD: Final = 32
 """Per field in a header list's size (RFC 9113 6.5.2)."""
 
 
-@lru_cache(maxsize=4096)
+_REMEMBERED: Final = 256
+"""Longest Huffman string worth remembering: a peer chooses them, and the cache is everybody's."""
+
+
 def decoded(coded: bytes) -> bytes:
     """Decode a Huffman string: slow, and most come again (names, authorities, baggage)."""
+    return _decoded(coded) if len(coded) <= _REMEMBERED else bytes(decode_huffman(coded))
+
+
+@lru_cache(maxsize=4096)
+def _decoded(coded: bytes) -> bytes:
     return bytes(decode_huffman(coded))
 
 

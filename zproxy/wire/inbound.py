@@ -13,24 +13,23 @@ from zproxy.wire import frames
 from zproxy.wire.control import Control
 from zproxy.wire.errors import ErrorCode, RemoteProtocolError
 from zproxy.wire.events import (
+    PeerAgreed,
     PeerDraining,
     PeerReady,
     PingAnswered,
     StreamAnswered,
     StreamEnded,
+    StreamRefused,
     StreamRequested,
     StreamReset,
     WindowOpened,
 )
-from zproxy.wire.flood import CHATTER, WASTE
+from zproxy.wire.flood import CHATTER
 from zproxy.wire.headers import parse_answer, parse_request
 from zproxy.wire.hpack_blocks import BlockReader, Field
 from zproxy.wire.reader import FrameReader
 from zproxy.wire.stream import Link, Stream
 from zproxy.wire.window import LARGEST
-
-MAX_CONTINUATIONS: Final = 16
-"""Frames of one header block; honest peers need none."""
 
 
 class Inbound(FrameReader):
@@ -104,7 +103,7 @@ class Inbound(FrameReader):
         """End one stream for a fault of the peer."""
         self._link.reset(stream, code)
         self._events.append(StreamReset(stream, code))
-        self._link.guard.spend(WASTE, "stream errors")
+        self._link.guard.waste("stream errors")
 
     def _on_headers(self, flags: int, stream_id: int, payload: memoryview) -> None:
         if not stream_id & 1:
@@ -123,7 +122,7 @@ class Inbound(FrameReader):
             raise RemoteProtocolError(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
         self._fragments.append(bytes(payload))
         total = sum(map(len, self._fragments))
-        if len(self._fragments) > MAX_CONTINUATIONS or total > self._link.limits.header_list:
+        if len(self._fragments) > self._link.limits.continuations or total > self._link.limits.header_list:
             raise RemoteProtocolError(
                 ErrorCode.ENHANCE_YOUR_CALM, "a header block in too many or large pieces"
             )
@@ -157,7 +156,9 @@ class Inbound(FrameReader):
             link.last_id = stream_id
             link.out += frames.rst_stream(stream_id, ErrorCode.REFUSED_STREAM)
             link.remember_reset(stream_id, link.limits.stream_window)
-            link.guard.spend(WASTE, "streams beyond the limit")
+            if not link.is_leaving:
+                self._events.append(StreamRefused(stream_id))
+            link.guard.waste("streams beyond the limit")
             return
         stream = link.add(stream_id)
         stream.is_receiving = True
@@ -188,7 +189,7 @@ class Inbound(FrameReader):
         link.forfeit(stream)
         self._events.append(StreamReset(stream, frames.word(payload)))
         if link.is_server and not stream.is_answered:
-            link.guard.spend(WASTE, "streams reset before their answer")
+            link.guard.waste("streams reset before their answer")
 
     def _on_window_update(self, _flags: int, stream_id: int, payload: memoryview) -> None:
         increment = frames.word(payload) & frames.STREAM_MASK
@@ -251,6 +252,8 @@ class Inbound(FrameReader):
                     self._apply({code: change.new_value for code, change in event.changed_settings.items()})
                 case SettingsAcknowledged():
                     self._blocks.settings_acknowledged()
+                    self._link.settings_acknowledged()
+                    self._events.append(PeerAgreed())
                 case PingAckReceived():
                     self._events.append(PingAnswered(event.ping_data))
                 case ConnectionTerminated():

@@ -29,14 +29,16 @@ class FrameReader:
     """
 
     __slots__ = (
-        "_batches", "_ends", "_events", "_flow", "_largest", "_link", "_partial", "_preface", "_remaining",
-        "_skip", "block_stream",
+        "_batches", "_completed", "_ends", "_events", "_flow", "_largest", "_link", "_partial", "_preface",
+        "_remaining", "_skip", "block_stream",
     )  # fmt: skip
 
     def __init__(self, link: Link) -> None:
         self._link = link
         self._partial = bytearray()
         """Beginning of a frame whose rest is still under way."""
+        self._completed = 0
+        """Frames that came in pieces so far."""
         self._flow: Stream | None = None
         self._remaining = 0
         """DATA bytes still to come for `_flow`."""
@@ -51,6 +53,11 @@ class FrameReader:
         self._largest = _largest(link.limits)
         self.block_stream = 0
         """Stream of a header block that is incomplete: nothing but its CONTINUATION may follow."""
+
+    @property
+    def unfinished(self) -> int:
+        """0 between frames and blocks, else a number that stays the same while one is incomplete."""
+        return self._completed + 1 if self._partial or self.block_stream else 0
 
     def read(self, data: memoryview) -> list[Event]:
         """Return the events of a batch; chunks are slices of `data`."""
@@ -140,6 +147,7 @@ class FrameReader:
                 continue
             frame = memoryview(bytes(partial))
             partial.clear()
+            self._completed += 1
             self._begin(frame, 0)
             at = self._flow_on(data, at)
         return at

@@ -53,9 +53,9 @@ class Link:
     """What both directions of one HTTP/2 connection share: windows, the peer's settings, the open streams."""
 
     __slots__ = (
-        "guard", "is_draining", "is_leaving", "is_ready", "is_server", "last_id", "limits", "opened", "out",
-        "peer_initial_window", "peer_max_frame", "peer_max_streams", "resets", "send_window", "streams",
-        "window",
+        "guard", "initial_window", "is_draining", "is_leaving", "is_ready", "is_server", "last_id", "limits",
+        "opened", "out", "peer_initial_window", "peer_max_frame", "peer_max_streams", "resets",
+        "send_window", "streams", "window",
     )  # fmt: skip
 
     def __init__(self, role: Role, limits: Limits) -> None:
@@ -70,6 +70,8 @@ class Link:
         self.last_id = 0
         """Highest stream id that the client, be it the peer or we, has used."""
         self.window = ReceiveWindow(max(limits.connection_window, INITIAL))
+        self.initial_window = max(limits.stream_window, INITIAL)
+        """Receive window of a new stream: before its ACK the peer may not know of a smaller one."""
         self.send_window = INITIAL
         self.peer_initial_window = INITIAL
         self.peer_max_frame = frames.SMALLEST_MAX_FRAME
@@ -79,15 +81,23 @@ class Link:
         """GOAWAY was received or sent: we open no streams."""
         self.is_leaving = False
         """GOAWAY was sent: the peer may open none."""
-        self.guard = FloodGuard()
+        self.guard = FloodGuard(limits)
 
     def add(self, stream_id: int) -> Stream:
         """Open a stream."""
-        stream = Stream(stream_id, self.peer_initial_window, self.limits.stream_window)
+        stream = Stream(stream_id, self.peer_initial_window, self.initial_window)
         self.streams[stream_id] = stream
         self.last_id = stream_id
         self.opened += 1
         return stream
+
+    def settings_acknowledged(self) -> None:
+        """Hold the peer to our stream window, which it knows from now on (RFC 9113 6.9.2)."""
+        delta = self.limits.stream_window - self.initial_window
+        if delta:
+            self.initial_window += delta
+            for stream in self.streams.values():
+                stream.window.resize(delta, self.initial_window)
 
     def is_idle(self, stream_id: int) -> bool:
         """Whether nobody has used this stream yet; even ones, which a server would push, never are."""
@@ -109,7 +119,7 @@ class Link:
         """Send RST_STREAM unless the stream is closed, and return its unread bytes to the connection."""
         if not stream.is_closed:
             self.out += frames.rst_stream(stream.id, code)
-            self.remember_reset(stream.id, stream.window.available)
+            self.remember_reset(stream.id, max(stream.window.available, 0))
             self.close(stream)
         self.forfeit(stream)
 

@@ -5,8 +5,8 @@ encrypts 64 KiB at a time so that the write BIO stays in the L2 cache, and waiti
 never an exception. The binding is no public interface; `tls.choose_engine` tries it before use.
 
 A memoryview that is still exported to C when the cycle collector clears it crashes CPython (its mbuf is
-dropped, then dereferenced at release; seen on 3.11). So an export NEVER outlives its call on a failure path,
-where tracebacks make cycles, and `close` ends the one that a session keeps between calls.
+dropped, then dereferenced at release; seen on 3.11). So an export NEVER outlives the call that made it. The
+read BIO keeps the bare address: `_fed` holds the memory behind it, by an ordinary reference.
 """
 
 from typing import Any
@@ -141,8 +141,8 @@ class OpensslSession:
         self._write_bio = lib.BIO_new(lib.BIO_s_mem())
         lib.SSL_set_bio(ssl, self._read_bio, self._write_bio)  # the SSL owns both from here on
         self._pointer = ffi.new("char **")
-        self._fed: Any = None
-        """The buffer under the read BIO, None as soon as it is drained."""
+        self._fed: memoryview | None = None
+        """The memory under the read BIO, None as soon as it is drained."""
         self._kept = b""
         self._failure = ""
         """Why reading ended; the sentence and not the exception, whose traceback would hold this session."""
@@ -166,8 +166,10 @@ class OpensslSession:
         """See TlsSession."""
         if self._fed is not None:
             data = memoryview(self._unread() + bytes(data))
-        self._fed = ffi.from_buffer(data)
-        self._read_bio = lib.BIO_new_mem_buf(self._fed, len(data))
+        source = ffi.from_buffer(data)
+        self._read_bio = lib.BIO_new_mem_buf(source, len(data))
+        ffi.release(source)
+        self._fed = data
         lib.BIO_set_mem_eof_return(self._read_bio, -1)
         # With the write BIO unchanged, SSL_set_bio takes the new read BIO and frees the former one.
         lib.SSL_set_bio(self._ssl, self._read_bio, self._write_bio)

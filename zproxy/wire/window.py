@@ -24,6 +24,11 @@ class ReceiveWindow:
         """Taken by the far socket, not announced yet."""
         self.quarter = size // 4
 
+    def resize(self, delta: int, size: int) -> None:
+        """Change the window to `size`; what is available may become negative until bytes come back."""
+        self.available += delta
+        self.quarter = size // 4
+
     def give(self, size: int) -> int:
         """Take `size` bytes back; return the increment that is to be announced now, or 0."""
         self.owed += size

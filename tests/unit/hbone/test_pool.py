@@ -217,3 +217,25 @@ def test_draining_reaches_every_tunnel() -> None:
     bench.pool.drain()
     assert [tunnel.state for tunnel in bench.dialled] == [State.CLOSED] * 2
     assert list(bench.pool.tunnels()) == []
+
+
+def test_giving_up_costs_the_same_however_many_wait() -> None:
+    compared = 0
+
+    class Counting(Waiter):
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return self is other
+
+        __hash__ = object.__hash__
+
+    bench = Bench()
+    waiters = [Counting() for _ in range(500)]
+    for waiter in waiters:
+        bench.pool.want(KEY, waiter)
+    for waiter in reversed(waiters[1:]):
+        bench.pool.give_up(KEY, waiter)
+    assert compared < 10
+    bench.dialled[0].open()
+    assert [waiter.tunnel is not None for waiter in waiters] == [True] + [False] * 499

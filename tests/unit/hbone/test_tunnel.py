@@ -242,3 +242,41 @@ def test_a_fault_of_our_own_ends_the_tunnel_and_its_streams(plane: Plane) -> Non
     with pytest.raises(ConnectionResetError):
         plane.receive(near, 1)
     assert "internal error: ValueError: a bug" in {record.error for record in plane.ended(2)}
+
+
+def test_a_silent_peer_is_asked_once(plane: Plane) -> None:
+    server = played(plane)
+    _, peer = joined(plane, server)
+    (tunnel,) = plane.client.pool.tunnels()
+    peer.is_mute = True
+    plane.advance(10.5)
+    sent = tunnel.bytes_sent
+    for _ in range(19):
+        plane.advance(1.0)
+    assert tunnel.bytes_sent == sent
+
+
+def test_a_peer_that_was_heard_again_is_asked_again(plane: Plane) -> None:
+    server = played(plane)
+    joined(plane, server)
+    (tunnel,) = plane.client.pool.tunnels()
+    for _ in range(3):
+        sent, heard = tunnel.bytes_sent, tunnel.bytes_recv
+        plane.advance(10.5)
+        assert tunnel.bytes_sent > sent
+        plane.wait(lambda heard=heard: tunnel.bytes_recv > heard)  # type: ignore[misc] # a lambda with a default
+
+
+def test_a_server_that_never_acknowledges_our_settings_is_left(plane: Plane) -> None:
+    server = played(plane)
+    near, peer = joined(plane, server)
+    (tunnel,) = plane.client.pool.tunnels()
+    assert len(plane.worker.agreeing) == 0
+    plane.worker.agreeing.start(tunnel, plane.now)
+    plane.advance(10.0)
+    plane.wait(lambda: peer.draining is not None and peer.draining.code == ErrorCode.SETTINGS_TIMEOUT)
+    with pytest.raises(ConnectionResetError):
+        plane.receive(near, 1)
+    record = plane.ended(1)[0]
+    assert record.reason == "H2_HANDSHAKE_FAILURE"
+    assert record.error == "127.0.0.2:15008: SETTINGS acknowledgement took longer than 10 s"

@@ -11,6 +11,9 @@ class Patient:
     def __init__(self, name: str = "") -> None:
         self.name = name
 
+    def abort(self, error: str) -> None:
+        raise AssertionError(error)
+
     def on_deadline(self, deadline: Deadline) -> None:
         raise AssertionError("the sweep calls it, not the deadline")
 

@@ -108,6 +108,7 @@ def test_status_counts_what_was_and_what_is(plane: Plane, stage: Stage) -> None:
     plane.ended(2)
     status = answer(stage.views.status)
     assert (status["connections_open"], status["connections_closed_total"]) == (0, 2)
+    assert status["connections_failed_by_reason"] == {}
     assert (status["connections_failed_total"], status["bytes_sent_total"], status["bytes_recv_total"]) == (
         0,
         5,

@@ -1,6 +1,7 @@
 """Workers and the straws on them, as the control plane sees them."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -62,7 +63,7 @@ def test_figures_are_what_was_counted(plane: Plane) -> None:
     one.bytes_sent, one.bytes_recv = 5, 6
     plane.connections.end(one, 1.0)
     plane.connections.end(two, 1.0, "broke", "RESET")
-    assert asyncio.run(worker.figures()) == Figures(1, 3, 2, 1, 5, 6)
+    assert asyncio.run(worker.figures()) == Figures(1, 3, 2, 1, 5, 6, Counter(RESET=1))
     assert [row["state"] for row in asyncio.run(worker.connections())] == ["closed", "failed", "open"]
 
 

@@ -87,3 +87,11 @@ def test_several_workers_never_give_one_number_twice() -> None:
     for thread in threads:
         thread.join(10)
     assert sorted(number for each in given for number in each) == list(range(1, 8001))
+
+
+def test_failures_are_counted_by_reason() -> None:
+    connections = Connections(Sink(), keep_ended=3)
+    for error, reason in (("a", "LIMIT"), ("b", "LIMIT"), ("c", "DENY"), ("", "")):
+        one = connections.open("demo/a", Direction.OUTBOUND, SRC, DST, now=1.0)
+        connections.end(one, 2.0, error, reason)
+    assert connections.totals.reasons == {"LIMIT": 2, "DENY": 1}

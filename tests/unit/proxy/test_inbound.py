@@ -17,6 +17,7 @@ from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction
 from zproxy.model.credentials import Credentials
 from zproxy.net.sockets import close_with_reset
+from zproxy.wire import frames
 from zproxy.wire.errors import ErrorCode
 from zproxy.wire.hpack_blocks import literal
 from zproxy.wire.stream import Stream
@@ -206,6 +207,8 @@ def test_streams_beyond_the_limit_are_refused_and_may_be_tried_again() -> None:
         for _ in range(2):
             plane.accept(app)
         plane.wait(lambda: peer.resets == {streams[2].id: ErrorCode.REFUSED_STREAM})
+        record = plane.ended(1)[0]
+        assert (record.reason, record.error) == ("LIMIT", "2 streams are open on this tunnel already")
 
 
 def of_another_ca() -> Credentials:
@@ -310,3 +313,67 @@ def test_an_open_tunnel_holds_no_handshake_slot() -> None:
             peer = client(plane)
             plane.wait(lambda peer=peer: peer.wire.is_ready)  # type: ignore[misc] # a lambda with a default
         assert len(plane.server.tunnels) == 2
+
+
+def test_one_peer_may_not_hold_every_handshake_slot() -> None:
+    with closing(Plane(limits=Limits(pending_handshakes_per_peer=2))) as plane:
+        strangers = [socket.create_connection((SERVER_IP, plane.hbone_port)) for _ in range(3)]
+        record = plane.ended(1)[0]
+        assert record.reason == "LIMIT"
+        assert record.error == f"2 handshakes with {CLIENT_IP} are pending on this pod"
+        other = from_elsewhere(plane)
+        plane.wait(lambda: other.wire.is_ready)
+        for sock in strangers:
+            sock.close()
+        plane.wait(lambda: len(plane.server.tunnels) == 1)
+        peer = client(plane)
+        plane.wait(lambda: peer.wire.is_ready)
+
+
+def test_one_peer_may_not_hold_every_tunnel() -> None:
+    with closing(Plane(limits=Limits(tunnels_per_peer=1))) as plane:
+        first = client(plane)
+        plane.wait(lambda: first.wire.is_ready)
+        second = client(plane)
+        plane.wait(lambda: second.is_cut)
+        record = plane.ended(1)[0]
+        assert (record.reason, record.error) == (
+            "LIMIT",
+            f"1 tunnels from {CLIENT_IP} lead to this pod already",
+        )
+        other = from_elsewhere(plane)
+        plane.wait(lambda: other.wire.is_ready)
+        first.sock.shutdown(socket.SHUT_RDWR)
+        plane.wait(lambda: len(plane.server.tunnels) == 1)
+        third = client(plane)
+        plane.wait(lambda: third.wire.is_ready)
+
+
+def from_elsewhere(plane: Plane) -> RawPeer:
+    """Dial as another peer."""
+    return plane.dial_raw(Endpoint(SERVER_IP, plane.hbone_port), shared_ca().credentials(CLIENT), "127.0.0.3")
+
+
+def test_a_client_that_never_acknowledges_our_settings_is_given_up(plane: Plane) -> None:
+    peer = plane.dial_frames(
+        Endpoint(SERVER_IP, plane.hbone_port), shared_ca().credentials(CLIENT), CLIENT_IP
+    )
+    peer.send(frames.PREFACE + frames.head(0, frames.SETTINGS, 0, 0))
+    plane.wait(lambda: len(peer.heard) == 3)
+    plane.advance(9.9)
+    assert len(plane.server.tunnels) == 1
+    plane.advance(0.1)
+    plane.wait(lambda: peer.is_cut)
+    assert peer.goaway == (ErrorCode.SETTINGS_TIMEOUT, "SETTINGS acknowledgement took longer than 10 s")
+    assert plane.ended(1)[0].reason == "H2_HANDSHAKE_FAILURE"
+
+
+@pytest.mark.parametrize("credentials", [of_another_trust_domain, nameless])
+def test_an_identity_that_is_not_ours_is_told_why(
+    plane: Plane, credentials: Callable[[], Credentials]
+) -> None:
+    peer = plane.dial_frames(Endpoint(SERVER_IP, plane.hbone_port), credentials(), CLIENT_IP)
+    plane.wait(lambda: peer.is_cut)
+    assert peer.goaway is not None
+    assert peer.goaway[0] == ErrorCode.INADEQUATE_SECURITY
+    assert plane.ended(1)[0].error.endswith(peer.goaway[1].removeprefix("the client "))

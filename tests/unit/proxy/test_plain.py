@@ -6,10 +6,12 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
 from tests.support.plane import Plane
+from zproxy.config import Deadlines
 from zproxy.model.addr import Endpoint
 from zproxy.net.pipes import Pipe
 from zproxy.net.poller import READ
@@ -197,3 +199,17 @@ def test_what_a_broken_connection_left_in_a_pipe_reaches_nobody_else(plane: Plan
     near, far = pair(plane)
     near.sendall(bytes(SPLICE_AFTER * 2))
     assert plane.receive(far, SPLICE_AFTER * 2) == bytes(SPLICE_AFTER * 2)
+
+
+def test_a_plain_connection_that_is_idle_for_too_long_is_ended_when_that_is_asked_for() -> None:
+    with closing(Plane(deadlines=Deadlines(idle_s=5))) as plane:
+        near, far = pair(plane)
+        near.sendall(b"x")
+        assert plane.receive(far, 1) == b"x"
+        plane.advance(5)
+        assert plane.lines.ended_connections == []
+        plane.advance(5)
+        with pytest.raises(ConnectionResetError):
+            plane.receive(near, 1)
+        record = plane.ended(1)[0]
+        assert (record.reason, record.error) == ("TIMEOUT", "a byte in either direction took longer than 5 s")

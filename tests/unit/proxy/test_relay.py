@@ -265,3 +265,31 @@ def test_the_end_of_a_stream_does_not_touch_the_socket_that_its_data_broke() -> 
         Feed(rest, ()),
     )
     fuzz_plane.run(fuzz_plane.Case(Role.SERVER, steps))
+
+
+def test_a_connection_that_is_idle_for_too_long_is_ended_when_that_is_asked_for() -> None:
+    with closing(Plane(deadlines=Deadlines(idle_s=5))) as plane:
+        near, far = plane.pair()
+        near.sendall(b"x")
+        assert plane.receive(far, 1) == b"x"
+        plane.advance(5)
+        assert plane.lines.ended_connections == []
+        plane.advance(5)
+        for sock in (near, far):
+            with pytest.raises(ConnectionResetError):
+                plane.receive(sock, 1)
+        assert ("a byte in either direction took longer than 5 s", "TIMEOUT") in {
+            (c.error, c.reason) for c in plane.ended(2)
+        }
+        assert len(plane.worker.idle) == 0
+
+
+def test_a_connection_may_be_idle_for_ever_unless_told_otherwise(plane: Plane) -> None:
+    near, far = plane.pair()
+    near.sendall(b"x")
+    assert plane.receive(far, 1) == b"x"
+    for _ in range(20):
+        plane.advance(11)
+        plane.settle()
+    near.sendall(b"x")
+    assert plane.receive(far, 1) == b"x"

@@ -24,7 +24,7 @@ from tests.unit.wire.peers import (
 from zproxy.config import Limits
 from zproxy.wire import frames
 from zproxy.wire.errors import ErrorCode, LocalProtocolError
-from zproxy.wire.events import DataReceived, PeerReady, StreamAnswered, StreamReset
+from zproxy.wire.events import DataReceived, PeerAgreed, PeerReady, StreamAnswered, StreamReset
 from zproxy.wire.hbone import HboneConnection
 from zproxy.wire.headers import ConnectRequest, connect_block
 from zproxy.wire.hpack_blocks import NO_TABLE
@@ -52,7 +52,7 @@ def test_both_sides_start_with_settings_and_a_wide_connection() -> None:
     joined = Joined()
     assert joined.client.is_ready
     assert joined.server.is_ready
-    assert joined.events == {"client": [PeerReady()], "server": [PeerReady()]}
+    assert joined.events == {side: [PeerReady(), PeerAgreed()] for side in ("client", "server")}
     assert joined.client.max_streams == 100
     assert joined.client._link.send_window == LIMITS.connection_window
 

@@ -6,8 +6,19 @@ from hpack.exceptions import HPACKError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zproxy.wire import hpack_blocks
 from zproxy.wire.errors import ErrorCode, RemoteProtocolError
-from zproxy.wire.hpack_blocks import NO_TABLE, BlockReader, Field, indexed, literal, literal_name, plain
+from zproxy.wire.hpack_blocks import (
+    NO_TABLE,
+    BlockReader,
+    Field,
+    coded,
+    decoded,
+    indexed,
+    literal,
+    literal_name,
+    plain,
+)
 
 LIMIT = 1 << 16
 NAMES = st.sampled_from(
@@ -137,3 +148,12 @@ def test_incremental_literals_are_read_by_hand_once_the_table_has_no_size() -> N
 def test_an_endless_length_is_refused_at_once() -> None:
     with pytest.raises(RemoteProtocolError, match="COMPRESSION_ERROR"):
         BlockReader(LIMIT).read(b"\x00\x7f" + b"\xff" * 60_000)
+
+
+def test_only_short_strings_are_remembered() -> None:
+    """The cache belongs to all peers, and its entries are chosen by them."""
+    before = hpack_blocks._decoded.cache_info().currsize
+    for number in range(50):
+        long = coded(b"%d" % number + b"long" * 200)
+        assert decoded(long) == b"%d" % number + b"long" * 200
+    assert hpack_blocks._decoded.cache_info().currsize == before

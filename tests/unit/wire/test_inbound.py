@@ -6,6 +6,7 @@ import pytest
 
 from tests.unit.wire.peers import (
     AUTHORITY,
+    LIMITS,
     SMALL,
     data,
     dial,
@@ -26,15 +27,14 @@ from zproxy.wire.events import (
     PingAnswered,
     StreamAnswered,
     StreamEnded,
+    StreamRefused,
     StreamRequested,
     StreamReset,
     WindowOpened,
 )
-from zproxy.wire.flood import BUDGET
 from zproxy.wire.hbone import HboneConnection
 from zproxy.wire.headers import Refusal, connect_block
 from zproxy.wire.hpack_blocks import literal
-from zproxy.wire.inbound import MAX_CONTINUATIONS
 from zproxy.wire.stream import Role, Stream
 
 END, PADDED = frames.END_STREAM, frames.PADDED
@@ -207,7 +207,7 @@ def test_a_continuation_block_is_one_request() -> None:
 
 def test_continuations_are_few() -> None:
     connection = ready(Role.SERVER)
-    raw = frame(frames.HEADERS, 0, 1) + frame(frames.CONTINUATION, 0, 1) * MAX_CONTINUATIONS
+    raw = frame(frames.HEADERS, 0, 1) + frame(frames.CONTINUATION, 0, 1) * LIMITS.continuations
     assert refused(connection, raw) is CALM
 
 
@@ -299,7 +299,7 @@ def test_a_malformed_request_is_a_refusal_and_the_tunnel_lives() -> None:
 def test_streams_beyond_the_limit_are_refused_and_counted_again_when_one_ends() -> None:
     connection = ready(Role.SERVER, SMALL)
     streams = [serve(connection, stream_id) for stream_id in (1, 3, 5)]
-    assert connection.receive(memoryview(request(7) + data(7, b"early"))) == []
+    assert connection.receive(memoryview(request(7) + data(7, b"early"))) == [StreamRefused(7)]
     assert parse(take(connection)) == [(frames.RST_STREAM, 0, 7, (7).to_bytes(4, "big"))]
     connection.reset(streams[0], ErrorCode.CANCEL)
     assert isinstance(connection.receive(memoryview(request(9)))[0], StreamRequested)
@@ -433,7 +433,7 @@ FLOODS = {
 def test_a_flood_ends_the_connection(case: str) -> None:
     connection = ready(Role.SERVER, SMALL)
     serve(connection)
-    raw = b"".join(itertools.islice(FLOODS[case], BUDGET + 10))
+    raw = b"".join(itertools.islice(FLOODS[case], LIMITS.chatter + 10))
     assert refused(connection, raw) is CALM
 
 
@@ -441,10 +441,11 @@ def test_a_flood_ends_the_connection(case: str) -> None:
 def test_what_would_be_a_flood_may_trickle_for_ever(case: str) -> None:
     connection = ready(Role.SERVER)
     serve(connection)
-    for _ in range(3 * BUDGET):
+    for _ in range(3 * LIMITS.chatter):
         connection.receive(memoryview(next(FLOODS[case])))
         if case == "rapid reset":
             connection.receive(memoryview(b""))
+            connection.tick()
         connection.out.clear()
 
 
@@ -458,7 +459,51 @@ def test_many_small_honest_frames_are_no_flood() -> None:
 
 def test_streams_reset_after_their_answer_are_no_flood() -> None:
     connection = ready(Role.SERVER)
-    for stream_id in range(1, 6 * BUDGET, 2):
+    for stream_id in range(1, 6 * LIMITS.chatter, 2):
         serve(connection, stream_id)
         connection.receive(memoryview(frames.rst_stream(stream_id, 8)))
     assert connection.open_streams == 0
+
+
+def test_rapid_reset_ends_the_connection_however_it_is_read() -> None:
+    connection = ready(Role.SERVER)
+
+    def reset_slowly() -> None:
+        for raw in itertools.islice(FLOODS["rapid reset"], LIMITS.wasted_streams + 1):
+            for _ in range(3):
+                connection.receive(memoryview(b""))
+            connection.receive(memoryview(raw))
+            connection.out.clear()
+
+    with pytest.raises(RemoteProtocolError) as caught:
+        reset_slowly()
+    assert caught.value.code is CALM
+
+
+def test_a_window_smaller_than_the_first_one_binds_from_the_ack_on() -> None:
+    connection = HboneConnection(Role.SERVER, SMALL)
+    connection.start()
+    connection.receive(memoryview(frames.PREFACE + settings() + request(1) + data(1, bytes(16_000))))
+    stream = connection.streams[0]
+    assert stream.unread == 16_000
+    connection.receive(memoryview(frame(frames.SETTINGS, frames.ACK)))
+    connection.credit(stream, 16_000)
+    connection.receive(memoryview(data(1, bytes(1000))))
+    assert refused(connection, data(1, b"x")) is FLOW
+
+
+def test_an_authority_longer_than_any_host_is_refused_and_not_kept() -> None:
+    connection = ready(Role.SERVER)
+    block = connect_block("h" * 300 + ":80")
+    (event,) = connection.receive(memoryview(request(1, block=block)))
+    assert isinstance(event, StreamRequested)
+    assert event.request == Refusal(400, "no valid authority")
+
+
+def test_a_reason_repeats_only_the_beginning_of_what_the_peer_sent() -> None:
+    connection = ready(Role.SERVER)
+    block = connect_block(AUTHORITY) + literal("X" * 5000, "y")
+    (event,) = connection.receive(memoryview(request(1, block=block)))
+    assert isinstance(event, StreamRequested)
+    assert isinstance(event.request, Refusal)
+    assert len(event.request.reason) < 120

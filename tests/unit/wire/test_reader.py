@@ -74,8 +74,8 @@ def test_the_busy_bytes_mean_what_they_should() -> None:
     expected = b"first" + bytes(3000) + b"padded" + b"last"
     assert (1, expected) in WHOLE
     assert [event[0] for event in WHOLE[:-1]] == [
-        "PeerReady", "StreamRequested", "StreamRequested", "StreamEnded", "StreamEnded", "StreamReset",
-        "PeerDraining",
+        "PeerReady", "PeerAgreed", "StreamRequested", "StreamRequested", "StreamEnded", "StreamEnded",
+        "StreamReset", "PeerDraining",
     ]  # fmt: skip
 
 
@@ -163,3 +163,27 @@ def test_a_frame_larger_than_announced_is_refused_by_its_head(kind: int) -> None
         connection.receive(memoryview(frames.head((1 << 20) + 1, kind, 0, 1)))
     expected = ErrorCode.ENHANCE_YOUR_CALM if kind in {1, 9} else ErrorCode.FRAME_SIZE_ERROR
     assert caught.value.code is expected
+
+
+def test_what_is_unfinished_is_known_until_it_is_whole() -> None:
+    connection = peers.ready(Role.SERVER)
+    assert connection.unfinished == 0
+    ping = frame(frames.PING, 0, 0, bytes(8))
+    connection.receive(memoryview(ping[:5]))
+    first = connection.unfinished
+    connection.receive(memoryview(ping[5:9]))
+    assert connection.unfinished == first > 0
+    connection.receive(memoryview(ping[9:] + ping[:1]))
+    assert connection.unfinished == first + 1
+    connection.receive(memoryview(ping[1:]))
+    assert connection.unfinished == 0
+
+
+def test_a_header_block_that_wants_more_is_unfinished_and_a_long_data_frame_is_not() -> None:
+    connection = peers.ready(Role.SERVER)
+    peers.serve(connection)
+    connection.receive(memoryview(data(1, bytes(1000))[:500]))
+    assert connection.unfinished == 0
+    connection.receive(memoryview(bytes(509)))
+    connection.receive(memoryview(frame(frames.HEADERS, 0, 3)))
+    assert connection.unfinished

@@ -1,6 +1,7 @@
 import pytest
 
 from tests.unit.wire.peers import SMALL, parse
+from zproxy.config import Limits
 from zproxy.wire import frames
 from zproxy.wire.errors import ErrorCode, LocalProtocolError
 from zproxy.wire.stream import REMEMBERED_RESETS, Link, Role, Stream
@@ -8,7 +9,9 @@ from zproxy.wire.stream import REMEMBERED_RESETS, Link, Role, Stream
 
 @pytest.fixture
 def link() -> Link:
-    return Link(Role.SERVER, SMALL)
+    link = Link(Role.SERVER, SMALL)
+    link.settings_acknowledged()
+    return link
 
 
 def receive(link: Link, stream: Stream, size: int) -> None:
@@ -93,3 +96,30 @@ def test_even_streams_are_idle_for_ever(link: Link) -> None:
     link.add(5)
     assert [link.is_idle(stream_id) for stream_id in (1, 4, 5, 6, 7)] == [False, True, False, True, True]
     assert link.opened == 1
+
+
+def test_before_its_ack_a_peer_may_use_the_window_that_every_stream_has() -> None:
+    link = Link(Role.SERVER, SMALL)
+    early = link.add(1)
+    receive(link, early, 60_000)
+    link.settings_acknowledged()
+    assert (early.window.available, link.add(3).window.available) == (1000 - 60_000, 1000)
+    link.credit(early, 60_000)
+    assert early.window.available == 1000
+    assert increments(link)[1] == 60_000
+
+
+def test_a_stream_reset_with_a_negative_window_expects_nothing_more() -> None:
+    link = Link(Role.SERVER, SMALL)
+    early = link.add(1)
+    receive(link, early, 60_000)
+    link.settings_acknowledged()
+    link.reset(early, ErrorCode.CANCEL)
+    assert link.resets == {1: 0}
+
+
+def test_a_window_larger_than_the_first_one_is_open_at_once() -> None:
+    link = Link(Role.SERVER, Limits(stream_window=100_000))
+    early = link.add(1)
+    link.settings_acknowledged()
+    assert early.window.available == link.add(3).window.available == 100_000

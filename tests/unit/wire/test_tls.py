@@ -457,3 +457,11 @@ def test_sessions_that_failed_are_collected_without_harm(
         cycle.append(cycle)
         del cycle, client, server, kept, buffer
         gc.collect()
+
+
+def test_what_was_fed_is_no_export_so_nobody_has_to_close(pair: Pair) -> None:
+    pair.client.write(b"unread")
+    memory = bytearray(flush(pair.client))
+    view = memoryview(memory)
+    pair.server.feed(view)
+    view.release()  # BufferError if C still held it

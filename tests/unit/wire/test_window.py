@@ -29,3 +29,12 @@ def test_a_window_that_is_drained_always_opens_again(size: int, steps: list[int]
         assert window.available == size - taken + announced
         assert window.available + window.owed == size
         assert window.available > size * 3 // 4 - 1, "a peer whose bytes are all taken never waits"
+
+
+def test_a_smaller_window_may_be_overdrawn_until_bytes_come_back() -> None:
+    window = ReceiveWindow(1000)
+    window.available -= 900
+    window.resize(-800, 200)
+    assert window.available == -700
+    assert window.give(50) == 50
+    assert window.give(49) == 0
