@@ -32,7 +32,7 @@ from zproxy.wire.events import (
 from zproxy.wire.hbone import HboneConnection
 from zproxy.wire.headers import connect_block
 from zproxy.wire.stream import REMEMBERED_RESETS, Role, Stream
-from zproxy.wire.window import LARGEST
+from zproxy.wire.window import INITIAL, LARGEST
 
 LIMITS: Final = Limits(
     stream_window=1000, connection_window=70_000, max_frame=20_000, max_streams_server=4,
@@ -323,12 +323,12 @@ class Driver:
         for stream in link.streams.values():
             own = stream.window
             assert not stream.is_closed
-            assert own.available >= 0
+            assert own.available >= min(0, LIMITS.stream_window - INITIAL), "more was taken than was open"
             assert stream.send_window <= LARGEST
             under_way = inbound._remaining if inbound._flow is stream else 0
             assert stream.unread == self._unread[stream] + under_way, "padding or an end is not accounted for"
             if not stream.is_remote_ended:
-                assert own.available + own.owed + stream.unread == LIMITS.stream_window
+                assert own.available + own.owed + stream.unread == link.initial_window
 
     def _check_tables(self) -> None:
         connection = self.connection

@@ -3,6 +3,7 @@
 The clients are authenticated; what they send afterwards is raw frames.
 """
 
+import contextlib
 import itertools
 import socket
 import tracemalloc
@@ -49,6 +50,9 @@ def bomb() -> bytes:
     return frame(frames.HEADERS, WHOLE, 3, bytes(block) + b"\xbe" * 60_000)
 
 
+STUCK = 8081
+"""A port of the app where a connect waits for ever, so that nobody takes what its stream brings."""
+AT_STUCK = request(1, f"127.0.0.2:{STUCK}")
 OPEN = request(1)
 CALM, FLOW, PROTOCOL = ErrorCode.ENHANCE_YOUR_CALM, ErrorCode.FLOW_CONTROL_ERROR, ErrorCode.PROTOCOL_ERROR
 SIZE, CLOSED = ErrorCode.FRAME_SIZE_ERROR, ErrorCode.STREAM_CLOSED
@@ -87,9 +91,10 @@ ATTACKS: dict[str, tuple[bytes, ErrorCode]] = {
         + frame(frames.SETTINGS, 0, 0, b"\0\4\0\1\0\0"),
         FLOW,
     ),
-    "DATA beyond the stream's window": (OPEN + data(1, bytes(50_000)) * 3, FLOW),
+    "DATA beyond the stream's window": (AT_STUCK + data(1, bytes(50_000)) * 3, FLOW),
     "DATA beyond the connection's window": (
-        OPEN + request(3) + request(5) + b"".join(data(n, bytes(50_000)) * 2 for n in (1, 3, 5)),
+        each(3, lambda n: request(n, f"127.0.0.2:{STUCK}"), first=1)
+        + b"".join(data(n, bytes(50_000)) * 2 for n in (1, 3, 5)),
         FLOW,
     ),
     "DATA on stream 0": (data(0, b"x"), PROTOCOL),
@@ -118,6 +123,11 @@ ATTACKS: dict[str, tuple[bytes, ErrorCode]] = {
 def plane() -> Iterator[Plane]:
     with closing(Plane(limits=LIMITS)) as made:
         made.serve(8080)
+        made.serve(STUCK, backlog=0)
+        with contextlib.suppress(
+            BlockingIOError
+        ):  # the one that may wait there; whoever follows is not answered
+            made.keep(made.server.sockets.dial(Endpoint(SERVER_IP, STUCK)))
         yield made
 
 
