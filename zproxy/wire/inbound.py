@@ -36,7 +36,7 @@ MAX_CONTINUATIONS: Final = 16
 class Inbound(FrameReader):
     """Turns the peer's frames into events, and answers those that want no decision of the driver."""
 
-    __slots__ = ("_blocks", "_control", "_fragments", "_request_flags")
+    __slots__ = ("_blocks", "_control", "_fragments", "_request_flags", "_stream_limit")
 
     def __init__(self, link: Link, control: Control) -> None:
         super().__init__(link)
@@ -44,6 +44,7 @@ class Inbound(FrameReader):
         self._blocks = BlockReader(link.limits.header_list)
         self._fragments: list[bytes] = []
         self._request_flags = 0
+        self._stream_limit = max(link.limits.max_streams_unaware, link.limits.max_streams_server)
 
     def on_preface(self, data: bytes) -> None:
         """See FrameReader."""
@@ -153,7 +154,7 @@ class Inbound(FrameReader):
             closed = not link.is_server and not link.is_idle(stream_id)
             code = ErrorCode.STREAM_CLOSED if closed else ErrorCode.PROTOCOL_ERROR
             raise RemoteProtocolError(code, f"HEADERS on stream {stream_id}, which is no new one")
-        if link.is_leaving or len(link.streams) >= link.limits.max_streams_server:
+        if link.is_leaving or len(link.streams) >= self._stream_limit:
             link.last_id = stream_id
             link.out += frames.rst_stream(stream_id, ErrorCode.REFUSED_STREAM)
             link.remember_reset(stream_id, link.limits.stream_window)
@@ -251,6 +252,7 @@ class Inbound(FrameReader):
                     self._apply({code: change.new_value for code, change in event.changed_settings.items()})
                 case SettingsAcknowledged():
                     self._blocks.settings_acknowledged()
+                    self._stream_limit = self._link.limits.max_streams_server
                 case PingAckReceived():
                     self._events.append(PingAnswered(event.ping_data))
                 case ConnectionTerminated():
