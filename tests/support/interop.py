@@ -15,7 +15,7 @@ from typing import Any
 from tests.support.envoy import Envoy
 from tests.support.envoy_config import Config, Keys, Tunnel, client, save, server
 from tests.support.netns import Namespace, pair
-from tests.support.nodes import Node, TwoNodes
+from tests.support.nodes import Node, TwoNodes, wait_for
 from zproxy.identity.ca import LocalCa
 from zproxy.model.addr import Endpoint
 from zproxy.model.identity import SpiffeId
@@ -73,9 +73,14 @@ class Way:
         change: Callable[[Config], Config] = lambda config: config,
         keepalive_s: float | None = None,
     ) -> Iterator["Link"]:
-        """Run an Envoy through which the client pod reaches `port` of the server pod."""
+        """Run an Envoy through which the client pod reaches `port` of the server pod.
+
+        It goes when zproxy has heard the end of every connection: else the apps would be reset.
+        """
         with Envoy(self.envoy_pod, change(self.config(port, family, keepalive_s))) as envoy:
-            yield Link(self, envoy, Endpoint(self.address(family), port))
+            link = Link(self, envoy, Endpoint(self.address(family), port))
+            yield link
+            wait_for(lambda: all(row["state"] != "open" for row in link.rows()), "all connections end")
 
 
 class Link:
