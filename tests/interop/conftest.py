@@ -1,4 +1,4 @@
-"""Both directions, made once: tests differ in their Envoy, which starts in a twentieth of a second."""
+"""Both directions, made once for a module; tests differ in their Envoy, which starts in 50 ms."""
 
 import itertools
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ from tests.support.interop import Way, way
 _ports = itertools.count(7300)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def outward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
     """zproxy's client meets Envoy's server."""
     with way(tmp_path_factory.mktemp("outward"), is_outward=True) as made:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def inward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
     """Envoy's client meets zproxy's server."""
     with way(tmp_path_factory.mktemp("inward"), is_outward=False) as made:
