@@ -57,6 +57,9 @@ class Limits(NamedTuple):
     """SETTINGS_MAX_FRAME_SIZE that we announce."""
     max_streams_server: int = 200
     """SETTINGS_MAX_CONCURRENT_STREAMS that our server announces, ztunnel's value."""
+    max_streams_unaware: int = 1024
+    """Streams that a client may open before it has acknowledged that limit (RFC 9113 6.5.3). What waited for
+    a tunnel comes in one burst, and Envoy, whose default this is, does not try a refused stream again."""
     max_streams_client: int = 100
     """Streams that our client puts on one tunnel before it opens a sibling."""
     header_list: int = 64 << 10

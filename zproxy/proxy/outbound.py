@@ -9,6 +9,7 @@ from zproxy.hbone.client import ClientTunnel, TunnelWatcher, connect_error
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction, PoolKey
 from zproxy.model.identity import SpiffeId
+from zproxy.net.poller import READ
 from zproxy.net.sockets import close_with_reset, peer_of, tune
 from zproxy.observe.connections import Connection
 from zproxy.proxy.context import PodContext
@@ -127,8 +128,20 @@ class OutboundStream(StreamRelay):
                 self.tunnel.forget(self)
             self.tunnel = self.stream = None
             self.pod.pool.want(self._key, self)
+        elif code == ErrorCode.NO_ERROR and self.is_open and self._is_peer_ended:
+            self._wanted_no_more()
         else:
             super().on_reset(code)
+
+    def _wanted_no_more(self) -> None:
+        """The answer is complete and only our side is refused: NEVER a reason to lose it (RFC 9113 8.1).
+
+        Envoy's server says so whenever its app ends first. Our app hears the end, and a reset if it goes on.
+        """
+        self._drop_stream()
+        self._is_app_ended = True
+        self._watch(self._mask & ~READ)
+        self._half_closed()
 
     def _on_finished(self) -> None:
         if self.tunnel is None:

@@ -35,7 +35,7 @@ from zproxy.wire.window import LARGEST
 class Inbound(FrameReader):
     """Turns the peer's frames into events, and answers those that want no decision of the driver."""
 
-    __slots__ = ("_blocks", "_control", "_fragments", "_request_flags")
+    __slots__ = ("_blocks", "_control", "_fragments", "_request_flags", "_stream_limit")
 
     def __init__(self, link: Link, control: Control) -> None:
         super().__init__(link)
@@ -43,6 +43,7 @@ class Inbound(FrameReader):
         self._blocks = BlockReader(link.limits.header_list)
         self._fragments: list[bytes] = []
         self._request_flags = 0
+        self._stream_limit = max(link.limits.max_streams_unaware, link.limits.max_streams_server)
 
     def on_preface(self, data: bytes) -> None:
         """See FrameReader."""
@@ -152,7 +153,7 @@ class Inbound(FrameReader):
             closed = not link.is_server and not link.is_idle(stream_id)
             code = ErrorCode.STREAM_CLOSED if closed else ErrorCode.PROTOCOL_ERROR
             raise RemoteProtocolError(code, f"HEADERS on stream {stream_id}, which is no new one")
-        if link.is_leaving or len(link.streams) >= link.limits.max_streams_server:
+        if link.is_leaving or len(link.streams) >= self._stream_limit:
             link.last_id = stream_id
             link.out += frames.rst_stream(stream_id, ErrorCode.REFUSED_STREAM)
             link.remember_reset(stream_id, link.limits.stream_window)
@@ -254,6 +255,7 @@ class Inbound(FrameReader):
                     self._blocks.settings_acknowledged()
                     self._link.settings_acknowledged()
                     self._events.append(PeerAgreed())
+                    self._stream_limit = self._link.limits.max_streams_server
                 case PingAckReceived():
                     self._events.append(PingAnswered(event.ping_data))
                 case ConnectionTerminated():

@@ -202,13 +202,26 @@ def test_streams_beyond_the_limit_are_refused_and_may_be_tried_again() -> None:
     with closing(Plane(limits=Limits(max_streams_server=2))) as plane:
         app = plane.serve()
         peer = client(plane)
-        plane.wait(lambda: peer.is_secured)
-        streams = [peer.request("127.0.0.2:8080") for _ in range(3)]  # before the limit is known
+        plane.wait(lambda: peer.wire.is_ready)
+        plane.settle()  # our acknowledgement is there
+        peer.wire._link.peer_max_streams = 3
+        streams = [peer.request("127.0.0.2:8080") for _ in range(3)]
         for _ in range(2):
             plane.accept(app)
         plane.wait(lambda: peer.resets == {streams[2].id: ErrorCode.REFUSED_STREAM})
         record = plane.ended(1)[0]
         assert (record.reason, record.error) == ("LIMIT", "2 streams are open on this tunnel already")
+
+
+def test_a_burst_before_the_limit_is_known_is_served_within_a_wider_one() -> None:
+    with closing(Plane(limits=Limits(max_streams_server=2, max_streams_unaware=4))) as plane:
+        app = plane.serve()
+        peer = client(plane)
+        plane.wait(lambda: peer.is_secured)
+        streams = [peer.request("127.0.0.2:8080") for _ in range(5)]
+        for _ in range(4):
+            plane.accept(app)
+        plane.wait(lambda: peer.resets == {streams[4].id: ErrorCode.REFUSED_STREAM})
 
 
 def of_another_ca() -> Credentials:

@@ -1,5 +1,6 @@
 """What becomes of a connection that the pod's app makes."""
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import closing
@@ -205,6 +206,37 @@ def test_any_other_reset_is_not_tried_again(plane: Plane) -> None:
     assert len(peer.requests) == 1
 
 
+@pytest.mark.parametrize("size", [0, 7, 3 << 20])
+def test_an_answer_that_is_complete_survives_the_reset_of_the_rest(plane: Plane, size: int) -> None:
+    """RFC 9113 8.1: NO_ERROR after END_STREAM only says that nothing more is wanted of us."""
+    server = played(plane)
+    near = plane.dial()
+    peer = requested(plane, server)
+    stream = peer.streams[0]
+    peer.wire.respond(stream, 200)
+    plane.wait(lambda: all(relay.is_open for relay in plane.client.relays))  # type: ignore[attr-defined] # streams all
+    answer = os.urandom(size)
+    for at in range(0, size, 1 << 19):
+        peer.send(stream, answer[at : at + (1 << 19)])
+    peer.wire.end(stream)
+    peer.wire.reset(stream, ErrorCode.NO_ERROR)
+    assert plane.receive(near, size + 1) == answer
+    record = plane.ended(1)[0]
+    assert (record.state, record.bytes_recv, record.error) == ("closed", size, "")
+    assert not plane.client.relays
+
+
+def test_the_same_reset_before_the_end_is_a_break(plane: Plane) -> None:
+    server = played(plane)
+    near = plane.dial()
+    peer = requested(plane, server)
+    peer.wire.respond(peer.streams[0], 200)
+    peer.wire.reset(peer.streams[0], ErrorCode.NO_ERROR)
+    with pytest.raises(ConnectionResetError):
+        plane.receive(near, 1)
+    assert plane.ended(1)[0].error == "the peer reset the stream: NO_ERROR"
+
+
 def test_streams_that_a_goaway_disowns_go_to_another_tunnel(plane: Plane) -> None:
     server = played(plane)
     for _ in range(2):
@@ -239,7 +271,7 @@ def test_a_tunnel_that_refused_its_last_stream_falls_idle_while_another_serves_i
 
 
 def test_a_peer_with_a_low_limit_gets_one_tunnel_per_so_many_streams(plane: Plane) -> None:
-    server = played(plane, Limits(max_streams_server=2))
+    server = played(plane, Limits(max_streams_server=2, max_streams_unaware=2))
     plane.dial()
     peer = requested(plane, server)
     peer.wire.respond(peer.streams[0], 200)
@@ -250,7 +282,7 @@ def test_a_peer_with_a_low_limit_gets_one_tunnel_per_so_many_streams(plane: Plan
 
 
 def test_a_place_that_becomes_free_serves_a_waiting_connection(plane: Plane) -> None:
-    server = played(plane, Limits(max_streams_server=1))
+    server = played(plane, Limits(max_streams_server=1, max_streams_unaware=1))
     near = plane.dial()
     first = requested(plane, server)
     first.wire.respond(first.streams[0], 200)
