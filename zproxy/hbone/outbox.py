@@ -54,13 +54,21 @@ class Outbox:
 
         Where the peer allows only small frames and one read filled such a frame, more follow at once.
         """
-        batch = self._room()
-        at = self._fill + DATA_HEADER
-        moved = source.recv_into(batch[at : at + min(size, len(batch) - at)])
+        wire = self._wire
+        if wire.out:
+            self._put_control()
+        batch = self._batch
+        if batch is None:
+            batch = self._batch = self._worker.buffers.borrow()
+        elif len(batch) - self._fill < SMALLEST_READ:
+            self._encrypt()
+        fill = self._fill
+        at = fill + DATA_HEADER
+        moved = source.recv_into(batch[at : at + size])
         if moved:
-            self._wire.put_data_header(batch, self._fill, stream, moved)
+            wire.put_data_header(batch, fill, stream, moved)
             self._fill = at + moved
-            if moved == self._wire.max_frame < len(batch) // 2:
+            if moved >= SMALLEST_READ and moved == wire.max_frame < len(batch) // 2:
                 moved += self._scatter(batch, source, stream)
         return moved
 
@@ -90,10 +98,12 @@ class Outbox:
 
     def seal(self) -> None:
         """Encrypt everything collected and give the batch back."""
-        self._put_control()
-        if self._batch is not None:
+        if self._wire.out:
+            self._put_control()
+        batch = self._batch
+        if batch is not None:
             self._encrypt()
-            self._worker.buffers.give_back(self._batch)
+            self._worker.buffers.give_back(batch)
             self._batch = None
 
     def send(self) -> None:
@@ -133,19 +143,9 @@ class Outbox:
             self._batch, self._fill = None, 0
         self._backlog = bytearray()
 
-    def _room(self) -> memoryview:
-        """Return the batch: control frames before its fill, space for a frame behind it."""
-        self._put_control()
-        if self._batch is None:
-            self._batch = self._worker.buffers.borrow()
-        elif len(self._batch) - self._fill < SMALLEST_READ:
-            self._encrypt()
-        return self._batch
-
     def _put_control(self) -> None:
+        """Put the control frames that wait between the DATA before and after them."""
         out = self._wire.out
-        if not out:
-            return
         batch = self._batch
         if batch is not None and len(out) <= len(batch) - self._fill:
             batch[self._fill : self._fill + len(out)] = out

@@ -222,7 +222,10 @@ class Tunnel:
             return
         if self.state is State.OPEN:
             self._outbox.seal()
-        self._send()
+        try:
+            self._outbox.send()
+        except OSError as error:
+            self._finish(_lost(self.remote, error))
 
     def close(self) -> None:
         """Leave in order: GOAWAY, close_notify, FIN. Streams that are still open are lost."""

@@ -102,16 +102,18 @@ class StreamRelay:
 
     def on_data(self, chunks: list[memoryview]) -> None:
         """Pass bytes to the app; keep what it does not take now."""
-        size = sum(map(len, chunks))
         if self._pending is not None or not self.is_open:
             self._keep(b"".join(chunks))
             return
+        size = len(chunks[0])
         try:
             if len(chunks) == 1:
                 sent = self.sock.send(chunks[0])
             elif len(chunks) <= IOV_MAX:
+                size = sum(map(len, chunks))
                 sent = self.sock.sendmsg(chunks)
             else:
+                size = sum(map(len, chunks))
                 sent = self.sock.send(b"".join(chunks))
         except BlockingIOError:
             sent = 0

@@ -143,10 +143,15 @@ class Link:
                 )
             size = stream.unread
         stream.unread -= size
-        self.give(size)
+        # What `give` does, spelled out for both windows: this runs for each piece that an app takes.
+        window = self.window
+        window.owed += size
+        if window.owed >= window.quarter:
+            self.give(0)
         if not stream.is_remote_ended:
-            increment = stream.window.give(size)
-            if increment:
+            window = stream.window
+            window.owed += size
+            if window.owed >= window.quarter and (increment := window.give(0)):
                 self.out += frames.window_update(stream.id, increment)
 
     def give(self, size: int) -> None:

@@ -27,6 +27,8 @@ lib: Any = Binding().lib
 
 PIECE = 64 << 10
 """Plaintext per SSL_write."""
+SMALL = 4 << 10
+"""Ciphertext that is copied into the read BIO."""
 
 _H2 = ffi.new("unsigned char[]", ALPN.encode())
 _WIRE_FORMAT = bytes((len(ALPN),)) + ALPN.encode()
@@ -98,18 +100,21 @@ class _Outbox:
         self.view = memoryview(b"")
         self._resize(5 * PIECE)
 
-    def drain(self, session: "OpensslSession", bio: Any, pending: int) -> None:
-        """Append the `pending` bytes that the session's write BIO holds."""
+    def drain(self, session: "OpensslSession", bio: Any) -> None:
+        """Append what the session's write BIO holds."""
         owner = self.owner
         if owner is not session:
             if owner is not None:
                 owner.keep(self.take(owner))
             self.owner = session
-        used = self.used
-        if used + pending > len(self.view):
-            self._resize(2 * (used + pending))
-        lib.BIO_read(bio, self.data + used, pending)
-        self.used = used + pending
+        while True:
+            used, size = self.used, len(self.view)
+            count = lib.BIO_read(bio, self.data + used, size - used)
+            if count > 0:
+                self.used = used + count
+            if used + count < size:  # an empty BIO says -1
+                return
+            self._resize(2 * size)
 
     def take(self, session: "OpensslSession") -> memoryview:
         """Return what the session put here, nothing when the buffer is another's."""
@@ -131,7 +136,8 @@ class OpensslSession:
     """An SSL between two memory BIOs; see TlsSession."""
 
     __slots__ = (
-        "_failure", "_fed", "_kept", "_outbox", "_pointer", "_read_bio", "_ssl", "_write_bio", "alpn", "eof",
+        "_copies", "_failure", "_fed", "_kept", "_outbox", "_pointer", "_read_bio", "_ssl", "_write_bio",
+        "alpn", "eof",
     )  # fmt: skip
 
     def __init__(self, ssl: Any, outbox: _Outbox) -> None:
@@ -141,8 +147,10 @@ class OpensslSession:
         self._write_bio = lib.BIO_new(lib.BIO_s_mem())
         lib.SSL_set_bio(ssl, self._read_bio, self._write_bio)  # the SSL owns both from here on
         self._pointer = ffi.new("char **")
+        self._copies = True
+        """Whether the read BIO has memory of its own, which it copies into."""
         self._fed: memoryview | None = None
-        """The memory under the read BIO, None as soon as it is drained."""
+        """What was fed last, and is the memory under a read BIO that does not copy; None once all is read."""
         self._kept = b""
         self._failure = ""
         """Why reading ended; the sentence and not the exception, whose traceback would hold this session."""
@@ -164,15 +172,30 @@ class OpensslSession:
 
     def feed(self, data: memoryview) -> None:
         """See TlsSession."""
+        if len(data) <= SMALL:
+            self._copy(data)
+            return
         if self._fed is not None:
             data = memoryview(self._unread() + bytes(data))
         source = ffi.from_buffer(data)
         self._read_bio = lib.BIO_new_mem_buf(source, len(data))
         ffi.release(source)
-        self._fed = data
+        self._fed, self._copies = data, False
         lib.BIO_set_mem_eof_return(self._read_bio, -1)
         # With the write BIO unchanged, SSL_set_bio takes the new read BIO and frees the former one.
         lib.SSL_set_bio(self._ssl, self._read_bio, self._write_bio)
+
+    def _copy(self, data: memoryview) -> None:
+        """Feed a read of a few records: to copy it costs one call, to put it under a BIO five."""
+        if not self._copies:
+            unread = self._unread() if self._fed is not None else b""
+            self._read_bio = lib.BIO_new(lib.BIO_s_mem())
+            self._copies = True
+            lib.SSL_set_bio(self._ssl, self._read_bio, self._write_bio)
+            if unread:
+                lib.BIO_write(self._read_bio, unread, len(unread))
+        lib.BIO_write(self._read_bio, bytes(data), len(data))
+        self._fed = data
 
     def read_into(self, buffer: memoryview) -> int:
         """See TlsSession."""
@@ -181,7 +204,8 @@ class OpensslSession:
         if self._fed is None:
             return 0
         ssl, read = self._ssl, lib.SSL_read
-        got, size = 0, len(buffer)
+        got: int = 0
+        size = len(buffer)
         target = ffi.from_buffer(buffer)
         while got < size:
             count = read(ssl, target + got, size - got)
@@ -189,15 +213,24 @@ class OpensslSession:
                 ffi.release(target)
                 return self._stopped(count, got)
             got += count
+            if self._copies and lib.BIO_get_mem_data(self._read_bio, self._pointer) <= 0:
+                # A short read ends with its record, so nothing is left inside: spare the one that says so.
+                if got < size:
+                    self._fed = None
+                break
         return got
 
     def write(self, data: memoryview | bytes) -> None:
         """See TlsSession."""
-        ssl, source = self._ssl, ffi.from_buffer(data)
-        at, size = 0, len(data)
+        ssl, size = self._ssl, len(data)
+        if size <= SMALL:
+            if lib.SSL_write(ssl, bytes(data), size) != size:
+                raise self._why()
+            return
+        source, at = ffi.from_buffer(data), 0
         while at < size:
             if at:
-                self._drain()
+                self._outbox.drain(self, self._write_bio)
             piece = min(size - at, PIECE)
             if lib.SSL_write(ssl, source + at, piece) != piece:
                 ffi.release(source)
@@ -206,7 +239,7 @@ class OpensslSession:
 
     def output(self) -> bytes | memoryview:
         """See TlsSession."""
-        self._drain()
+        self._outbox.drain(self, self._write_bio)
         taken = self._outbox.take(self)
         if self._kept:
             kept, self._kept = self._kept, b""
@@ -256,11 +289,6 @@ class OpensslSession:
     def _unread(self) -> bytes:
         size = lib.BIO_get_mem_data(self._read_bio, self._pointer)
         return bytes(ffi.buffer(self._pointer[0], size)) if size > 0 else b""
-
-    def _drain(self) -> None:
-        pending = lib.BIO_get_mem_data(self._write_bio, self._pointer)
-        if pending > 0:
-            self._outbox.drain(self, self._write_bio, pending)
 
     def _stopped(self, result: int, got: int) -> int:
         """Say why SSL_read gave nothing; a failure waits until what came before it has been handed over."""

@@ -8,6 +8,9 @@ from zproxy.hbone.outbox import Outbox
 from zproxy.net.poller import READ
 from zproxy.net.worker import Worker
 
+FRAME = 16 << 10
+"""The smallest SETTINGS_MAX_FRAME_SIZE that a peer can have."""
+
 
 class FakeTls:
     """Encrypts by doing nothing."""
@@ -119,38 +122,43 @@ def test_an_idle_outbox_holds_no_buffer() -> None:
     bench.close()
 
 
+def small_frames(bench: Bench, window: int = 1 << 20) -> None:
+    """Be a peer like Envoy, and an app that can write much at once."""
+    bench.wire.max_frame, bench.wire.open = FRAME, window
+    bench.app.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+
+
 def test_small_frames_are_filled_many_at_a_time() -> None:
     bench = Bench()
-    bench.wire.max_frame = 1000
-    data = bytes(range(256)) * 30
+    small_frames(bench)
+    data = bytes(range(256)) * 320
     bench.app.sendall(data)
-    assert bench.outbox.pull(bench.source, None, 1000) == len(data)  # type: ignore[arg-type] # as above
-    assert bench.wire.sizes == [1000] * 7 + [680]
+    assert bench.outbox.pull(bench.source, None, FRAME) == len(data)  # type: ignore[arg-type] # as above
+    assert bench.wire.sizes == [FRAME] * 5
     bench.outbox.seal()
-    bench.outbox.send()
-    sent = bench.far.recv(1 << 16)
-    assert b"".join(sent[at + 9 : at + 1009] for at in range(0, len(sent), 1009)) == data
+    sent = bytes(bench.tls.pending)
+    assert b"".join(sent[at + 9 : at + 9 + FRAME] for at in range(0, len(sent), 9 + FRAME)) == data
     bench.close()
 
 
 def test_small_frames_stay_within_the_window() -> None:
     bench = Bench()
-    bench.wire.max_frame, bench.wire.open = 1000, 2500
-    bench.app.sendall(bytes(5000))
-    assert bench.outbox.pull(bench.source, None, 1000) == 2500  # type: ignore[arg-type] # as above
-    assert bench.wire.sizes == [1000, 1000, 500]
+    small_frames(bench, window=FRAME * 2 + 500)
+    bench.app.sendall(bytes(FRAME * 4))
+    assert bench.outbox.pull(bench.source, None, FRAME) == FRAME * 2 + 500  # type: ignore[arg-type] # as above
+    assert bench.wire.sizes == [FRAME, FRAME, 500]
     bench.close()
 
 
 def test_one_full_small_frame_and_nothing_behind_it_is_no_error() -> None:
     bench = Bench()
-    bench.wire.max_frame = 1000
-    bench.app.sendall(bytes(1000))
-    assert bench.outbox.pull(bench.source, None, 1000) == 1000  # type: ignore[arg-type] # as above
-    bench.app.sendall(bytes(1000))
+    small_frames(bench)
+    bench.app.sendall(bytes(FRAME))
+    assert bench.outbox.pull(bench.source, None, FRAME) == FRAME  # type: ignore[arg-type] # as above
+    bench.app.sendall(bytes(FRAME))
     bench.app.close()
-    assert bench.outbox.pull(bench.source, None, 1000) == 1000  # type: ignore[arg-type] # as above
-    assert bench.outbox.pull(bench.source, None, 1000) == 0  # type: ignore[arg-type] # as above
+    assert bench.outbox.pull(bench.source, None, FRAME) == FRAME  # type: ignore[arg-type] # as above
+    assert bench.outbox.pull(bench.source, None, FRAME) == 0  # type: ignore[arg-type] # as above
     bench.close()
 
 
