@@ -126,10 +126,11 @@ class Plane(Bench):
         self.routes[Endpoint(SERVER_IP, port)] = app.getsockname()[1]
         return self.keep(app)
 
-    def dial(self, ip: str = SERVER_IP, port: int = 8080) -> socket.socket:
-        """Return the client app's socket, connected to the outbound listener on its way to ip:port."""
+    def dial(self, ip: str = SERVER_IP, port: int = 8080, said: bytes = b"") -> socket.socket:
+        """Return the client app's socket, on its way to ip:port; it has `said` so much when it is accepted."""
         self.client.sockets.destination = Endpoint(ip, port)  # type: ignore[attr-defined]
         sock = self.keep(socket.create_connection(("127.0.0.1", self.outbound_port)))
+        sock.sendall(said)
         before = self.connections.totals.opened
         self.wait(lambda: self.connections.totals.opened > before)
         return sock

@@ -55,13 +55,7 @@ class Outbox:
         Where the peer allows only small frames and one read filled such a frame, more follow at once.
         """
         wire = self._wire
-        if wire.out:
-            self._put_control()
-        batch = self._batch
-        if batch is None:
-            batch = self._batch = self._worker.buffers.borrow()
-        elif len(batch) - self._fill < SMALLEST_READ:
-            self._encrypt()
+        batch = self._room()
         fill = self._fill
         at = fill + DATA_HEADER
         moved = source.recv_into(batch[at : at + size])
@@ -71,6 +65,25 @@ class Outbox:
             if moved >= SMALLEST_READ and moved == wire.max_frame < len(batch) // 2:
                 moved += self._scatter(batch, source, stream)
         return moved
+
+    def push(self, data: bytes, stream: Stream) -> None:
+        """Put `data`, at most SMALLEST_READ - DATA_HEADER bytes, into one DATA frame."""
+        batch = self._room()
+        at = self._fill + DATA_HEADER
+        batch[at : at + len(data)] = data
+        self._wire.put_data_header(batch, self._fill, stream, len(data))
+        self._fill = at + len(data)
+
+    def _room(self) -> memoryview:
+        """Return the batch: control frames before its fill, space for a frame behind it."""
+        if self._wire.out:
+            self._put_control()
+        batch = self._batch
+        if batch is None:
+            batch = self._batch = self._worker.buffers.borrow()
+        elif len(batch) - self._fill < SMALLEST_READ:
+            self._encrypt()
+        return batch
 
     def _scatter(self, batch: memoryview, source: socket.socket, stream: Stream) -> int:
         """Fill the rest of the batch with one read into many frames; return the bytes moved, maybe none."""

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Final
 
 from zproxy.errors import PeerBrokeProtocol, TlsFailed, TunnelClosed, ZproxyError
-from zproxy.hbone.outbox import Outbox
+from zproxy.hbone.outbox import DATA_HEADER, SMALLEST_READ, Outbox
 from zproxy.hbone.owner import StreamOwner
 from zproxy.model.addr import Endpoint
 from zproxy.net.deadline import Deadline
@@ -41,6 +41,7 @@ BLOCKED: Final = -1
 """`pull` moved nothing because the socket has nothing now."""
 NO_ROOM: Final = -2
 """`pull` moved nothing because a window is closed or the tunnel's socket does not drain."""
+LARGEST_PUSH: Final = SMALLEST_READ - DATA_HEADER
 PING_AFTER_S: Final = 10.0
 """Silence after which the peer is pinged, ztunnel's value."""
 DEAD_AFTER_S: Final = 30.0
@@ -166,6 +167,17 @@ class Tunnel:
             return self._outbox.pull(source, stream, size)
         except BlockingIOError:
             return BLOCKED
+
+    def room_for(self, stream: Stream) -> int:
+        """Return how many bytes `push` may take now; none before the peer, too, has accepted the tunnel."""
+        if not self.wire.is_ready or self._outbox.is_congested:
+            return 0
+        return min(self.wire.budget(stream), LARGEST_PUSH)
+
+    def push(self, stream: Stream, data: bytes) -> None:
+        """Send `data`, within `room_for`, as one DATA frame."""
+        self._outbox.push(data, stream)
+        self.touch()
 
     def credit(self, stream: Stream, size: int) -> None:
         """Tell the peer, in time, that the app took `size` bytes."""

@@ -83,14 +83,20 @@ class Outbound:
 
 
 class OutboundStream(StreamRelay):
-    """An app's connection on its way into a tunnel: wait for one, CONNECT, relay once answered."""
+    """An app's connection on its way into a tunnel: wait for one, CONNECT, relay once answered.
 
-    __slots__ = ("_key", "_was_refused")
+    What the app has said by then goes along with the CONNECT, which spares it the round trip to the answer.
+    Only that much is read before the answer, and it is kept until then: should the peer not have begun with
+    the stream, another tunnel takes it from the start.
+    """
+
+    __slots__ = ("_early", "_key", "_was_refused")
 
     def __init__(self, pod: PodContext, sock: socket.socket, connection: Connection, key: PoolKey) -> None:
         super().__init__(pod, sock, connection, mask=0)
         self._key = key
         self._was_refused = False
+        self._early = b""
         pod.worker.answering.start(self, pod.worker.poller.now)
         pod.pool.want(key, self)
 
@@ -104,8 +110,23 @@ class OutboundStream(StreamRelay):
             traceparent=traceparent_text(os.urandom(24)),
         )
         self.tunnel = tunnel
-        self.stream = tunnel.open_stream(head, self)
+        self.stream = stream = tunnel.open_stream(head, self)
         connection.tunnel = tunnel.id
+        room = tunnel.room_for(stream)
+        if not self._early and room > 0:
+            try:
+                self._early = self.sock.recv(room)
+            except BlockingIOError:
+                return  # it waits for the other side to speak, or is about to
+            except OSError as error:
+                self._app_broke(error.errno)
+                return
+            connection.bytes_sent += len(self._early)
+        elif len(self._early) > room:
+            self.give_up("the peer refused the stream, and another tunnel has no room for it", "CONNECT")
+            return
+        if self._early:
+            tunnel.push(stream, self._early)
 
     def on_no_tunnel(self, error: ZproxyError) -> None:
         """The peer cannot be reached, or is not who it should be: nothing of the app's was sent."""
@@ -114,6 +135,7 @@ class OutboundStream(StreamRelay):
     def on_answer(self, status: int) -> None:
         """Relay on 200, refuse on anything else."""
         self.pod.worker.answering.done(self)
+        self._early = b""
         if status == OK:
             self.start()
             self._pull()  # the app has hardly waited with its first bytes

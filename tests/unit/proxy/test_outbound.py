@@ -14,6 +14,7 @@ from tests.support.plane import CLIENT_IP, SERVER_IP, Plane
 from tests.support.raw import RawPeer, RawServer
 from zproxy.config import Deadlines, Limits
 from zproxy.errors import IdentityError
+from zproxy.hbone.tunnel import LARGEST_PUSH
 from zproxy.identity.certificate import Certificate
 from zproxy.model import ports
 from zproxy.model.addr import Endpoint
@@ -127,15 +128,62 @@ def test_every_connection_has_a_trace_of_its_own(plane: Plane) -> None:
     assert len({request.traceparent for request in requests}) == 2
 
 
-def test_no_byte_of_the_app_leaves_before_the_answer(plane: Plane) -> None:
+def warm(plane: Plane) -> RawServer:
+    """Return a played server that has accepted a tunnel and answered a stream on it."""
     server = played(plane)
-    near = plane.dial()
-    near.sendall(b"too early")
+    plane.dial()
+    peer = requested(plane, server)
+    peer.wire.respond(peer.streams[0], 200)
+    plane.wait(lambda: all(tunnel.wire.is_ready for tunnel in plane.client.pool.tunnels()))
+    return server
+
+
+def test_what_the_app_has_said_goes_along_with_its_connect_and_the_rest_waits(plane: Plane) -> None:
+    server = warm(plane)
+    near = plane.dial(said=b"early")
+    peer = requested(plane, server, 2)
+    plane.settle()
+    assert peer.received == b"early"
+    near.sendall(b", late")
+    plane.settle()
+    assert peer.received == b"early"
+    peer.wire.respond(peer.streams[1], 200)
+    plane.wait(lambda: peer.received == b"early, late")
+    near.close()
+    plane.wait(lambda: bool(peer.ended))
+    peer.wire.end(peer.streams[1])
+    assert plane.ended(1)[0].bytes_sent == len(b"early, late")
+
+
+def test_no_byte_of_the_app_leaves_before_both_ends_have_accepted_the_tunnel(plane: Plane) -> None:
+    server = played(plane)
+    plane.dial(said=b"secret")
     peer = requested(plane, server)
     plane.settle()
     assert peer.received == b""
     peer.wire.respond(peer.streams[0], 200)
-    plane.wait(lambda: peer.received == b"too early")
+    plane.wait(lambda: peer.received == b"secret")
+
+
+def test_what_goes_along_is_at_most_a_frame(plane: Plane) -> None:
+    server = warm(plane)
+    plane.dial(said=bytes(100_000))
+    peer = requested(plane, server, 2)
+    plane.settle()
+    assert 0 < len(peer.received) <= LARGEST_PUSH
+    peer.wire.respond(peer.streams[1], 200)
+    plane.wait(lambda: len(peer.received) == 100_000)
+
+
+def test_an_app_that_ends_before_the_answer_ends_after_it(plane: Plane) -> None:
+    server = warm(plane)
+    near = plane.dial(said=b"all of it")
+    near.shutdown(socket.SHUT_WR)
+    peer = requested(plane, server, 2)
+    plane.settle()
+    peer.wire.respond(peer.streams[1], 200)
+    plane.wait(lambda: bool(peer.ended))
+    assert peer.received == b"all of it"
 
 
 @pytest.mark.parametrize(
@@ -145,8 +193,8 @@ def test_no_byte_of_the_app_leaves_before_the_answer(plane: Plane) -> None:
 def test_any_answer_but_200_breaks_the_apps_connection(plane: Plane, status: int, reason: str) -> None:
     server = played(plane)
     near = plane.dial()
-    near.sendall(b"secret")
     peer = requested(plane, server)
+    near.sendall(b"unsaid")
     peer.wire.respond(peer.streams[0], status, end=True)
     with pytest.raises(ConnectionResetError):
         plane.receive(near, 1)
@@ -169,16 +217,30 @@ def test_an_answer_that_does_not_come_is_given_up(plane: Plane) -> None:
     plane.wait(lambda: peer.resets == {1: ErrorCode.CANCEL})
 
 
-def test_a_stream_that_the_peer_refused_is_tried_once_more(plane: Plane) -> None:
-    server = played(plane)
-    near = plane.dial()
-    peer = requested(plane, server)
-    peer.wire.reset(peer.streams[0], ErrorCode.REFUSED_STREAM)
-    requested(plane, server, 2)
-    assert peer.requests[0].authority == peer.requests[1].authority
-    peer.wire.respond(peer.streams[1], 200)
-    near.sendall(b"second try")
-    plane.wait(lambda: peer.received == b"second try")
+def test_a_stream_that_the_peer_refused_is_tried_once_more_from_its_first_byte(plane: Plane) -> None:
+    server = warm(plane)
+    near = plane.dial(said=b"said once, ")
+    peer = requested(plane, server, 2)
+    plane.wait(lambda: peer.received == b"said once, ")
+    peer.wire.reset(peer.streams[1], ErrorCode.REFUSED_STREAM)
+    requested(plane, server, 3)
+    assert peer.requests[1].authority == peer.requests[2].authority
+    peer.wire.respond(peer.streams[2], 200)
+    near.sendall(b"heard once")
+    plane.wait(lambda: peer.data.get(peer.streams[2].id, b"") == b"said once, heard once")
+
+
+def test_a_second_tunnel_without_room_for_what_was_said_is_the_end(plane: Plane) -> None:
+    server = warm(plane)
+    near = plane.dial(said=b"said")
+    peer = requested(plane, server, 2)
+    plane.wait(lambda: peer.received == b"said")
+    shut = SettingCodes.INITIAL_WINDOW_SIZE.to_bytes(2, "big") + bytes(4)
+    peer.send_raw(frames.head(6, frames.SETTINGS, 0, 0) + shut)
+    peer.wire.reset(peer.streams[1], ErrorCode.REFUSED_STREAM)
+    with pytest.raises(ConnectionResetError):
+        plane.receive(near, 1)
+    assert "no room for it" in plane.ended(1)[0].error
 
 
 def test_a_second_refusal_is_an_answer(plane: Plane) -> None:
