@@ -137,3 +137,10 @@ def test_incremental_literals_are_read_by_hand_once_the_table_has_no_size() -> N
 def test_an_endless_length_is_refused_at_once() -> None:
     with pytest.raises(RemoteProtocolError, match="COMPRESSION_ERROR"):
         BlockReader(LIMIT).read(b"\x00\x7f" + b"\xff" * 60_000)
+
+
+def test_a_fault_names_no_address_in_our_memory() -> None:
+    """The text goes to the peer in a GOAWAY; hpack's own has the buffer's repr."""
+    with pytest.raises(RemoteProtocolError, match="bad header block") as caught:
+        BlockReader(LIMIT).read(b"\x20\xff")
+    assert "0x" not in str(caught.value)
