@@ -22,7 +22,7 @@ from typing import Any, Final
 
 HANGS_S: Final = 10.0
 """CPU time that no case needs."""
-TELL_EVERY: Final = 50_000
+TELL_EVERY: Final = 25_000
 _ROOT: Final = Path(__file__).parents[2]
 
 
