@@ -7,6 +7,7 @@ from zproxy_cli.session import Session, pass_session
 
 from zproxy.config import STATE_ROOT
 from zproxy.errors import ConfigError
+from zproxy.model.conn import OutboundPolicy
 
 
 @click.command(name="run")
@@ -27,8 +28,15 @@ from zproxy.errors import ConfigError
     metavar="DIR",
     help="The embedded CA; made the first time. Nodes that share it trust each other.",
 )
+@click.option(
+    "--outbound-policy",
+    type=click.Choice([policy.value for policy in OutboundPolicy]),
+    default="allow_any",
+    show_default=True,
+    help="What pods may dial: anything, or nothing that the mesh does not know (it is reset and logged).",
+)
 @pass_session
-def command(session: Session, node: str | None, config: Path, ca_dir: Path) -> None:
+def command(session: Session, node: str | None, config: Path, ca_dir: Path, outbound_policy: str) -> None:
     """Run the daemon of a node until SIGTERM; logs go to stdout.
 
     Pods that were enrolled when the last daemon of this node ended are taken up again.
@@ -38,4 +46,5 @@ def command(session: Session, node: str | None, config: Path, ca_dir: Path) -> N
         raise ConfigError("which node is this? give --node NAME, as in the `node:` of its workloads")
     from zproxy.app import Options, run
 
-    run(Options(name, config, ca_dir, verbose=session.verbosity > 0))
+    policy = OutboundPolicy(outbound_policy)
+    run(Options(name, config, ca_dir, verbose=session.verbosity > 0, outbound_policy=policy))

@@ -25,6 +25,7 @@ from zproxy.config import RUN_ROOT, Deadlines, Limits
 from zproxy.errors import ConfigError, RequirementError
 from zproxy.identity.ca import LocalCa
 from zproxy.identity.manager import CertificateManager
+from zproxy.model.conn import OutboundPolicy
 from zproxy.model.workload import Workload
 from zproxy.net.netns import Netns
 from zproxy.net.poller import Flushable, Pollable
@@ -37,9 +38,11 @@ from zproxy.node.views import Views
 from zproxy.observe.access import AccessLog
 from zproxy.observe.connections import Connections
 from zproxy.observe.log import LineWriter, set_up
+from zproxy.observe.metrics import Metrics
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.straw import Straw
 from zproxy.sources import file
+from zproxy.state.policy import allow_all
 from zproxy.state.store import Mesh
 from zproxy.steering.steering import Steering
 from zproxy.wire.tls import TlsEngine, choose_engine
@@ -63,6 +66,7 @@ class Options:
     config: Path
     ca_directory: Path
     verbose: bool = False
+    outbound_policy: OutboundPolicy = OutboundPolicy.ALLOW_ANY
 
 
 def run(options: Options) -> None:
@@ -104,11 +108,14 @@ class Daemon:
         self.engine: TlsEngine = choose_engine()
         self._mesh = mesh
         self._worker = Worker(Deadlines(), Limits(), _crashed)
-        self._connections = Connections(AccessLog(writer), self._worker.limits.ended_connections)
+        limits = self._worker.limits
+        self._connections = Connections(AccessLog(writer), limits.ended_connections, limits.metric_series)
         self._certificates = CertificateManager(LocalCa.open(options.ca_directory))
         self._steering = Steering.open(options.node)
         self._manager = Manager(options.node, lambda: self._mesh, self._steering, self._straw)
         self._node = options.node
+        self._outbound_policy = options.outbound_policy
+        self._metrics = Metrics(self._connections, writer)
         self._timers: list[asyncio.Task[Any]] = []
         self._control: ControlServer | None = None
 
@@ -126,6 +133,7 @@ class Daemon:
         commands = views.commands() | {
             "enroll": self._manager.enroll,
             "unenroll": self._manager.unenroll,
+            "metrics": self._metrics.text,
             "stop": stop.set,
         }
         self._control = ControlServer(RUN_ROOT / self._node / "control.sock", commands)
@@ -159,6 +167,8 @@ class Daemon:
             certificates=self._certificates.source(workload.identity),
             engine=self.engine,
             connections=self._connections,
+            decide=allow_all,
+            outbound_policy=self._outbound_policy,
         )
         return Straw(pod)
 

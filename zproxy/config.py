@@ -63,3 +63,5 @@ class Limits(NamedTuple):
     """Connections of one pod that may wait for a tunnel to be dialled."""
     ended_connections: int = 512
     """Ended connections that `zproxy connections` still shows."""
+    metric_series: int = 4096
+    """Label sets of TCP metrics; those of idle peers make room, and what still finds none is `unknown`."""

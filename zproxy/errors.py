@@ -47,6 +47,12 @@ class ConnectFailed(ZproxyError):
     reason = "CONNECT"
 
 
+class ConnectTimedOut(ConnectFailed):
+    """Port 15008 of a pod did not even refuse: something on the way drops what goes there."""
+
+    reason = "NETWORK_POLICY"
+
+
 class TlsFailed(ZproxyError):
     """A TLS handshake or record failed, or the peer is not who it should be; no application byte was sent."""
 
@@ -57,3 +63,9 @@ class TunnelClosed(ZproxyError):
     """The HBONE tunnel under a stream ended before the stream did."""
 
     reason = "TUNNEL_CLOSED"
+
+
+class H2Failed(TunnelClosed):
+    """TLS is up and the peer accepted, but its HTTP/2 never began: no stream was served."""
+
+    reason = "H2_HANDSHAKE_FAILURE"

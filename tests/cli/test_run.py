@@ -50,3 +50,10 @@ def test_without_a_node_the_sentence_says_what_is_missing(zp: Zp, started: list[
 def test_without_a_mesh_it_is_wrong_usage(zp: Zp, started: list[app.Options]) -> None:
     assert zp("run", "--node", "a").exit_code == 2
     assert not started
+
+
+def test_what_pods_may_dial_is_anything_unless_said(zp: Zp, started: list[app.Options]) -> None:
+    zp("run", "--node", "a", "--config", "m.yaml")
+    zp("run", "--node", "a", "--config", "m.yaml", "--outbound-policy", "registry_only")
+    assert [options.outbound_policy.value for options in started] == ["allow_any", "registry_only"]
+    assert zp("run", "--node", "a", "--config", "m.yaml", "--outbound-policy", "deny").exit_code == 2

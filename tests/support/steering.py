@@ -13,6 +13,7 @@ from tests.support.netns import Namespace
 from zproxy.config import Deadlines, Limits
 from zproxy.identity.ca import LocalCa
 from zproxy.identity.manager import CertificateManager
+from zproxy.model.conn import OutboundPolicy
 from zproxy.model.workload import Workload
 from zproxy.net.netns import Netns
 from zproxy.net.sockets import SocketFactory
@@ -22,6 +23,7 @@ from zproxy.node.records import Records
 from zproxy.observe.connections import Connection, Connections
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.straw import Straw
+from zproxy.state.policy import allow_all
 from zproxy.state.store import Mesh
 from zproxy.steering.steering import PodSteering
 from zproxy.wire.tls import choose_engine
@@ -71,7 +73,7 @@ class Bench:
         self.certificates = CertificateManager(LocalCa.open(directory / "ca"))
         self.worker = Worker(Deadlines(), Limits(), lambda _, error: self.crashes.append(error))
         self.crashes: list[Exception] = []
-        self.connections = Connections(self, 64)
+        self.connections = Connections(self, 64, 64)
         self.manager = self.new_manager()
 
     def new_manager(self) -> Manager:
@@ -90,6 +92,8 @@ class Bench:
                 certificates=self.certificates.source(of.identity),
                 engine=choose_engine(),
                 connections=self.connections,
+                decide=allow_all,
+                outbound_policy=OutboundPolicy.ALLOW_ANY,
             )
         )
 

@@ -11,7 +11,7 @@ import socket
 from enum import Enum
 from typing import Final, Protocol
 
-from zproxy.errors import TlsFailed, TunnelClosed, ZproxyError
+from zproxy.errors import H2Failed, TlsFailed, TunnelClosed, ZproxyError
 from zproxy.hbone.outbox import Outbox
 from zproxy.model.addr import Endpoint
 from zproxy.net.deadline import Deadline
@@ -132,7 +132,8 @@ class Tunnel:
 
     def on_deadline(self, deadline: Deadline) -> None:
         """Close: the peer was too slow."""
-        self.fail(TlsFailed(f"{self.remote}: {deadline}"))
+        failure = H2Failed if self.state is State.OPEN else TlsFailed
+        self.fail(failure(f"{self.remote}: {deadline}"))
 
     def on_tick(self, now: float) -> None:
         """Ping a silent peer that owes us something, and give up on a dead one."""
@@ -283,7 +284,7 @@ class Tunnel:
         try:
             self._decrypt(buffers.cipher[:size], buffers.plain)
         except (TlsFailed, RemoteProtocolError) as error:
-            self.fail(error if isinstance(error, ZproxyError) else TunnelClosed(f"{self.remote}: {error}"))
+            self.fail(error if isinstance(error, ZproxyError) else self._broken(f"{self.remote}: {error}"))
 
     def _decrypt(self, cipher: memoryview, plain: memoryview) -> None:
         tls = self.tls
@@ -345,7 +346,11 @@ class Tunnel:
         elif self.state is State.HANDSHAKING:
             self._finish(TlsFailed(f"{self.remote} closed the connection during the TLS handshake"))
         else:
-            self._finish(TunnelClosed(f"{self.remote} closed the tunnel under open streams"))
+            self._finish(self._broken(f"{self.remote} closed the tunnel under open streams"))
+
+    def _broken(self, text: str) -> TunnelClosed:
+        """Tell a tunnel that ended from one whose HTTP/2 never began."""
+        return TunnelClosed(text) if self.wire.is_ready else H2Failed(text)
 
     def _finish(self, error: ZproxyError | None) -> None:
         if self.state is State.CLOSED:

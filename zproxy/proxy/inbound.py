@@ -3,7 +3,7 @@
 import socket
 from typing import Final
 
-from zproxy.errors import IdentityError, TlsFailed, ZproxyError
+from zproxy.errors import H2Failed, IdentityError, TlsFailed, ZproxyError
 from zproxy.hbone.client import connect_error
 from zproxy.hbone.server import ServerTunnel, TunnelOwner
 from zproxy.model import ports
@@ -13,6 +13,7 @@ from zproxy.net.deadline import Deadline
 from zproxy.net.poller import WRITE
 from zproxy.net.sockets import peer_of, tune
 from zproxy.observe.connections import Connection
+from zproxy.proxy.authorize import REJECTED
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.relay import StreamRelay
 from zproxy.state.inbound import Reject, admit
@@ -21,6 +22,7 @@ from zproxy.wire.headers import ConnectRequest
 from zproxy.wire.stream import Stream
 
 OK: Final = 200
+UNAUTHORIZED: Final = 401
 UNAVAILABLE: Final = 503
 
 
@@ -31,6 +33,7 @@ class Inbound:
         self._pod = pod
         self._handshaking: set[ServerTunnel] = set()
         """Accepted, and not known to be acceptable yet."""
+        self._counts = pod.connections.totals.tunnels["server"]
         self._owner = TunnelOwner(pod.identity, self._opened, self._requested, self._closed)
 
     def on_accept(self, sock: socket.socket, address: tuple[str, int]) -> None:
@@ -64,12 +67,14 @@ class Inbound:
 
     def _opened(self, tunnel: ServerTunnel) -> None:
         self._handshaking.discard(tunnel)
+        self._counts.opened += 1
 
     def _closed(self, tunnel: ServerTunnel, error: ZproxyError | None) -> None:
         self._pod.tunnels.discard(tunnel)
         was_pending = tunnel in self._handshaking
         self._handshaking.discard(tunnel)
-        if error is not None and (was_pending or isinstance(error, TlsFailed)):
+        self._counts.end(error.reason if error is not None else "", was_open=not was_pending)
+        if error is not None and (was_pending or isinstance(error, TlsFailed | H2Failed)):
             self._deny(tunnel.remote, str(error), error.reason)
 
     def _requested(self, tunnel: ServerTunnel, event: StreamRequested) -> None:
@@ -83,13 +88,20 @@ class Inbound:
             self._refuse(tunnel, event.stream, connection, Reject(request.status, request.reason))
             return
         connection.hbone_addr = request.authority
-        verdict = admit(pod.mesh(), pod.workload, tunnel.local, request.authority)
-        if isinstance(verdict, Reject):
-            self._refuse(tunnel, event.stream, connection, verdict)
+        admitted = admit(tunnel.local, request.authority)
+        if isinstance(admitted, Reject):
+            self._refuse(tunnel, event.stream, connection, admitted)
             return
+        target = admitted.target
         source = pod.mesh().by_ip(tunnel.remote.ip, pod.workload.network)
-        connection.peers = pod.peers(source, pod.workload, tunnel.peer, pod.identity)
-        self._connect(tunnel, event.stream, connection, verdict.target)
+        connection.peers = pod.peers(
+            Direction.INBOUND, source, pod.workload, target.port, tunnel.peer, pod.identity
+        )
+        verdict = pod.authorize(connection.peers, tunnel.remote.ip, target)
+        if verdict.is_allowed:
+            self._connect(tunnel, event.stream, connection, target)
+        else:
+            self._refuse(tunnel, event.stream, connection, Reject(UNAUTHORIZED, REJECTED + verdict.reason))
 
     def _connect(
         self, tunnel: ServerTunnel, stream: Stream, connection: Connection, target: Endpoint

@@ -19,7 +19,7 @@ class Sink:
 
 def test_a_connection_ends_once_whoever_says_so_again() -> None:
     sink = Sink()
-    connections = Connections(sink, keep_ended=10)
+    connections = Connections(sink, keep_ended=10, max_series=8)
     one = connections.open("demo/a", Direction.OUTBOUND, SRC, DST, now=1.0)
     connections.end(one, 2.0, "broke", "RESET")
     connections.end(one, 3.0)
@@ -30,7 +30,7 @@ def test_a_connection_ends_once_whoever_says_so_again() -> None:
 
 
 def test_rows_show_ended_and_open_ones() -> None:
-    connections = Connections(Sink(), keep_ended=10)
+    connections = Connections(Sink(), keep_ended=10, max_series=8)
     done = connections.open("demo/a", Direction.OUTBOUND, SRC, DST, now=1.0)
     done.bytes_sent = 5
     connections.end(done, 1.5)
@@ -46,7 +46,7 @@ def test_rows_show_ended_and_open_ones() -> None:
 
 
 def test_only_the_last_ended_ones_are_kept() -> None:
-    connections = Connections(Sink(), keep_ended=3)
+    connections = Connections(Sink(), keep_ended=3, max_series=8)
     for number in range(10):
         connections.end(connections.open("demo/a", Direction.OUTBOUND, SRC, DST, now=number), number + 1.0)
     assert [row["id"] for row in connections.rows(now=20.0)] == [8, 9, 10]
@@ -54,7 +54,7 @@ def test_only_the_last_ended_ones_are_kept() -> None:
 
 def test_waiting_for_idle_ends_with_the_last_connection() -> None:
     async def main() -> bool:
-        connections = Connections(Sink(), keep_ended=3)
+        connections = Connections(Sink(), keep_ended=3, max_series=8)
         await connections.idle()  # nothing is open: at once
         one, two = (connections.open("demo/a", Direction.OUTBOUND, SRC, DST, now=0.0) for _ in range(2))
         waiter = asyncio.ensure_future(connections.idle())
