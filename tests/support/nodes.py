@@ -42,6 +42,8 @@ class Node:
 
     def __init__(self, name: str, directory: Path, ca: Path) -> None:
         self.name = name
+        self.options: tuple[str, ...] = ()
+        """More words for `zproxy run`, from the next start on."""
         self.config = directory / f"{name}.yaml"
         self.log = directory / f"{name}.log"
         self.ca = ca
@@ -51,7 +53,7 @@ class Node:
     def start(self) -> None:
         """Start the daemon and wait until it answers."""
         command = [sys.executable, "-m", "zproxy", "run", "--node", self.name]
-        command += ["--config", str(self.config), "--ca-dir", str(self.ca)]
+        command += ["--config", str(self.config), "--ca-dir", str(self.ca), *self.options]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         wait_for(self._is_ready, f"daemon {self.name} ready: {self.log.read_text()}")

@@ -11,10 +11,13 @@ from typing import Final, NamedTuple
 from zproxy.model.conn import Direction, flag_of
 from zproxy.observe.connections import Connections
 from zproxy.observe.log import LineWriter
-from zproxy.observe.series import LABELS, REPORTERS, Labels, with_flag
+from zproxy.observe.series import LABELS, REPORTERS, Labels, Series, with_flag
 
 OWN: Final = "zproxy's own, may change: "
 """Begins the help of what no other mesh proxy promises."""
+
+
+NOTHING: Final = (0, 0, 0)
 
 
 class Family(NamedTuple):
@@ -68,12 +71,12 @@ class Metrics:
     def _tallies(self) -> "list[tuple[Labels, Tally]]":
         """Return what ended and what is open, together: bytes count while a connection lives."""
         connections = self._connections
-        live: dict[Labels, list[int]] = {}
+        live: dict[Series, list[int]] = {}
         for connection in connections.open_ones():
             peers = connection.peers
             if peers is None:
                 continue
-            ways = live.setdefault(connections.series_of(peers).labels, [0, 0, 0])
+            ways = live.setdefault(connections.series_of(peers), [0, 0, 0])
             ways[0] += 1
             ways[1] += connection.bytes_sent if peers.is_outbound else connection.bytes_recv
             ways[2] += connection.bytes_recv if peers.is_outbound else connection.bytes_sent
@@ -88,7 +91,7 @@ class Metrics:
                 ),
             )
             for series in connections.series.all()
-            for count, request, response in (live.get(series.labels, (0, 0, 0)),)
+            for count, request, response in (live.get(series, NOTHING),)
         ]
 
     def _failures(self) -> Iterator[Family]:
