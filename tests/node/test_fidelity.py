@@ -1,10 +1,12 @@
 """What ztunnel does and apps rely on, end to end: one story in bytes, log, records, metrics and maps."""
 
+import resource
 import select
 import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -193,28 +195,36 @@ def ask_past_the_mesh(nodes: TwoNodes, port: int, family: str) -> None:
 
 def test_a_reader_that_stalls_stops_its_sender_and_nobody_else(nodes: TwoNodes) -> None:
     """Both connections share a tunnel; what the stalled one may hold is bounded by its windows."""
-    ready: list[socket.socket] = []
-    app = App(nodes.server, 7231, lambda sock, _: stall(sock, ready))
+    app = App(nodes.server, 7231, stall)
     brisk = App(nodes.server, 7232, peer_echo)
+    assert exchange(nodes.dial(7232), b"first").endswith(b" first")
+    before = [memory(node) for node in (nodes.a, nodes.b)]
     with nodes.dial(7231) as sock:
         sock.setblocking(False)
         sent = 0
         while select.select([], [sock], [], 1.0)[1]:
             sent += sock.send(bytes(1 << 20))
             assert sent < 128 << 20, "nothing ever stopped the sender"
+        kept = grown(before, [memory(node) for node in (nodes.a, nodes.b)])
+        assert max(kept) < 16 << 20, "a window of 4 MiB, and what TLS and allocator need for it"
         assert exchange(nodes.dial(7232), b"meanwhile").endswith(b" meanwhile")
         used = {row_of(nodes.a, f"{nodes.server.ip4}:{port}")["tunnel"] for port in (7231, 7232)}
         assert len(used) == 1
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     nodes.b.access(f"dst.hbone_addr={nodes.server.ip4}:7231 ")
-    ready[0].shutdown(socket.SHUT_RDWR)
     app.close()
     brisk.close()
 
 
-def stall(sock: socket.socket, ready: list[socket.socket]) -> None:
-    """Take nothing until the test is over."""
-    ready.append(sock)
+def memory(node: Node) -> float:
+    """Return the resident bytes of a node's daemon."""
+    assert node.process is not None
+    pages = int(Path(f"/proc/{node.process.pid}/statm").read_text().split()[1])
+    return float(pages * resource.getpagesize())
+
+
+def stall(sock: socket.socket, _: Any) -> None:
+    """Take nothing until the client is gone."""
     poll = select.poll()
     poll.register(sock, select.POLLRDHUP)
     poll.poll(15_000)

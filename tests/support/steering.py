@@ -1,6 +1,7 @@
 """Steering without eBPF, and a manager of a node's pods in which nothing else is a stand-in."""
 
 import asyncio
+import gc
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -132,6 +133,7 @@ def pod_of(pod: str, namespace: Namespace, **fields: Any) -> Workload:
 
 def open_files() -> set[str]:
     """Return what this process has open: a descriptor and what it stands for."""
+    gc.collect()  # what a failed start left in its traceback is garbage, not open
     found = set()
     for number in os.listdir("/proc/self/fd"):
         try:
