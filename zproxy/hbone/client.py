@@ -5,9 +5,10 @@ import os
 import socket
 from collections.abc import Callable
 
-from zproxy.errors import ConnectFailed, TlsFailed, ZproxyError
+from zproxy.errors import ConnectFailed, ConnectTimedOut, TlsFailed, ZproxyError
 from zproxy.hbone.owner import StreamOwner
 from zproxy.hbone.tunnel import State, Tunnel
+from zproxy.model.addr import Endpoint
 from zproxy.model.conn import PoolKey
 from zproxy.net.deadline import Deadline
 from zproxy.net.poller import READ, WRITE
@@ -70,11 +71,7 @@ class ClientTunnel(Tunnel):
     def on_deadline(self, deadline: Deadline) -> None:
         """Close: TCP or TLS took too long."""
         if deadline is self.worker.connecting:
-            self.fail(
-                ConnectFailed(
-                    f"connect to {self.remote} timed out; maybe a NetworkPolicy blocks HBONE port 15008"
-                )
-            )
+            self.fail(connect_failure(self.remote, errno.ETIMEDOUT))
         else:
             super().on_deadline(deadline)
 
@@ -119,7 +116,7 @@ class ClientTunnel(Tunnel):
     def _connected(self) -> None:
         code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            self.fail(ConnectFailed(connect_error(str(self.remote), code)))
+            self.fail(connect_failure(self.remote, code))
             return
         self.local = peer_of(self.sock.getsockname())
         self.worker.connecting.done(self)
@@ -155,6 +152,16 @@ _CAUSES = {
     errno.ENETUNREACH: "the pod has no route to that address",
     errno.EADDRNOTAVAIL: "the pod ran out of source ports towards that address",
 }
+
+
+def connect_failure(to: Endpoint, code: int) -> ConnectFailed:
+    """Return the error of a failed connect to a pod's 15008; silence there has a usual cause."""
+    if code == errno.ETIMEDOUT:
+        return ConnectTimedOut(
+            f"connection timed out, maybe a NetworkPolicy is blocking HBONE port {to.port}: "
+            f"{to.ip} did not answer"
+        )
+    return ConnectFailed(connect_error(str(to), code))
 
 
 def connect_error(to: str, code: int) -> str:

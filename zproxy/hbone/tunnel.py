@@ -366,7 +366,8 @@ class Tunnel:
         elif self.state is State.HANDSHAKING:
             self._finish(TlsFailed(f"{self.remote} closed the connection during the TLS handshake"))
         else:
-            self._finish(TunnelClosed(f"{self.remote} closed the tunnel under open streams"))
+            failure = TunnelClosed if self.wire.is_ready else PeerBrokeProtocol
+            self._finish(failure(f"{self.remote} closed the tunnel under open streams"))
 
     def _finish(self, error: ZproxyError | None) -> None:
         if self.state is State.CLOSED:
