@@ -33,6 +33,10 @@ class TunnelView(Protocol):
     def room(self) -> int:
         """How many streams it could still take."""
 
+    @property
+    def is_opening(self) -> bool:
+        """Whether that is not its last word: it, or the server's limit, is still to come."""
+
 
 class TunnelWaiter(Protocol):
     """A connection in want of a tunnel; hears exactly one of these."""
@@ -53,7 +57,7 @@ def plan(tunnels: Sequence[TunnelView]) -> int | Verdict:
     for index, tunnel in enumerate(tunnels):
         if tunnel.state is State.OPEN and tunnel.room > 0:
             return index
-    if any(tunnel.state in {State.CONNECTING, State.HANDSHAKING} for tunnel in tunnels):
+    if any(tunnel.is_opening for tunnel in tunnels):
         return Verdict.WAIT
     return Verdict.DIAL
 
@@ -73,7 +77,7 @@ class Pool:
         self._waiting: dict[PoolKey, dict[TunnelWaiter, None]] = {}
         """In order of arrival: a dict, because any of them may give up."""
         self._waiters = 0
-        self._watcher = TunnelWatcher(self._opened, self._closed)
+        self._watcher = TunnelWatcher(self._opened, self._ready, self._closed)
 
     def want(self, key: PoolKey, waiter: TunnelWaiter) -> None:
         """Give `waiter` a tunnel, at once or when one is up."""
@@ -148,6 +152,9 @@ class Pool:
     def _opened(self, tunnel: ClientTunnel) -> None:
         self._opening.discard(tunnel)
         self._counts.opened += 1
+        self._serve(tunnel.key)
+
+    def _ready(self, tunnel: ClientTunnel) -> None:
         self._serve(tunnel.key)
 
     def _closed(self, tunnel: ClientTunnel, error: ZproxyError | None) -> None:

@@ -98,6 +98,9 @@ class Tunnel:
         """The peer is accepted and HTTP/2 has begun: open streams, or close the tunnel."""
         raise NotImplementedError
 
+    def on_ready(self) -> None:
+        """The peer's SETTINGS are here."""
+
     def on_request(self, event: StreamRequested) -> None:
         """The peer opened a stream."""
         raise NotImplementedError
@@ -333,6 +336,7 @@ class Tunnel:
     def _on_control(self, event: Event) -> None:
         if isinstance(event, PeerReady):
             self.worker.handshaking.done(self)
+            self.on_ready()
         elif isinstance(event, PeerAgreed):
             self.worker.agreeing.done(self)
         elif isinstance(event, StreamRefused):

@@ -31,14 +31,26 @@ class FakeTunnel:
         self.remote = key.dst
         self.state = State.CONNECTING
         self.room = room
+        self.is_opening = True
         self._watcher: Any = watcher
 
     def open(self) -> None:
-        self.state = State.OPEN
+        """TLS and the server's SETTINGS are here."""
+        self.state, self.is_opening = State.OPEN, False
         self._watcher.on_open(self)
 
+    def secure(self, room: int) -> None:
+        """TLS is up, the server's SETTINGS are to come."""
+        self.state, self.room = State.OPEN, room
+        self._watcher.on_open(self)
+
+    def learn(self, room: int) -> None:
+        """The server's SETTINGS are here."""
+        self.room, self.is_opening = room, False
+        self._watcher.on_ready(self)
+
     def close(self, error: ZproxyError | None = None) -> None:
-        self.state = State.CLOSED
+        self.state, self.is_opening = State.CLOSED, False
         self._watcher.on_closed(self, error)
 
     def drain(self) -> None:
@@ -93,6 +105,30 @@ def test_a_hundred_waiters_are_one_dial() -> None:
     assert len(bench.dialled) == 1
     bench.dialled[0].open()
     assert {waiter.tunnel for waiter in waiters} == {bench.dialled[0]}
+
+
+def test_the_first_goes_at_once_and_the_rest_when_the_server_has_said_how_many_it_takes() -> None:
+    bench = Bench()
+    waiters = bench.want(5)
+    (first,) = bench.dialled
+    first.secure(room=1)
+    late = bench.want(1)
+    assert [waiter.tunnel for waiter in (*waiters, *late)] == [first] + [None] * 5
+    assert len(bench.dialled) == 1
+    first.learn(room=2)
+    assert [waiter.tunnel for waiter in waiters] == [first] * 3 + [None] * 2
+    assert len(bench.dialled) == 2, "the rest is worth another"
+    bench.dialled[1].open()
+    assert {waiter.tunnel for waiter in (*waiters[3:], *late)} == {bench.dialled[1]}
+
+
+def test_who_waits_for_settings_that_never_come_is_refused_with_the_tunnel() -> None:
+    bench = Bench()
+    first, second = bench.want(2)
+    bench.dialled[0].secure(room=1)
+    bench.dialled[0].close(TunnelClosed("no SETTINGS"))
+    assert (first.error, second.error) == ("", "no SETTINGS")
+    assert len(bench.dialled) == 1
 
 
 def test_an_open_tunnel_is_used_at_once() -> None:
@@ -181,9 +217,10 @@ def test_closing_refuses_waiters_and_forgets_tunnels() -> None:
 
 
 def test_the_plan_has_three_cases() -> None:
-    watcher: Any = TunnelWatcher(lambda tunnel: None, lambda tunnel, error: None)
+    watcher: Any = TunnelWatcher(lambda tunnel: None, lambda tunnel: None, lambda tunnel, error: None)
     full, young, free = (FakeTunnel(KEY, watcher, room) for room in (0, 100, 100))
     full.state = free.state = State.OPEN
+    full.is_opening = free.is_opening = False
     assert plan([]) is Verdict.DIAL
     assert plan([full]) is Verdict.DIAL
     assert plan([full, young]) is Verdict.WAIT
