@@ -26,7 +26,7 @@ demo: install ## Build the lab, prove the five claims on its live pods, take it 
 	$(BIN)/zproxy lab up; \
 	$(BIN)/zproxy lab prove
 
-bench: ## Measure zproxy beside Envoy, about 15 minutes (needs root; BENCH_JSON=FILE writes the cells, ARGS=--help)
+bench: ## Measure zproxy beside Envoy, under 20 minutes (needs root; BENCH_JSON=FILE writes the cells, ARGS=--help)
 	@.ci/bootstrap bench
 	@BENCH_JSON="$(BENCH_JSON)" $(BIN)/python -m tests.bench $(ARGS)
 

@@ -23,6 +23,7 @@ NOUNS: Final = {
     "certs": "List certificates and their ends.",
     "connections": "List connections, open and ended.",
     "tunnels": "List HBONE tunnels and their streams.",
+    "metrics": "Print counters as OpenMetrics text.",
     "bpf": "Look at BPF maps, in bpftool's own words.",
     "doctor": "Check what this machine has and lacks.",
     "prove": "Prove the claims of the mesh on two pods.",

@@ -7,6 +7,7 @@ from zproxy_cli.session import Session, pass_session
 
 from zproxy.config import MAX_WORKERS, STATE_ROOT
 from zproxy.errors import ConfigError
+from zproxy.model.conn import OutboundPolicy
 
 
 @click.command(name="run")
@@ -43,9 +44,23 @@ from zproxy.errors import ConfigError
     metavar="SECONDS",
     help="End connections that move no byte for this long; 0 lets them be idle for ever.",
 )
+@click.option(
+    "--outbound-policy",
+    type=click.Choice([policy.value for policy in OutboundPolicy]),
+    default="allow_any",
+    show_default=True,
+    help="What pods may dial: anything, or nothing that the mesh does not know (it is reset and logged).",
+)
 @pass_session
-def command(
-    session: Session, node: str | None, config: Path, ca_dir: Path, workers: int, idle_timeout: int
+def command(  # noqa: PLR0913 - one parameter for each option
+    session: Session,
+    *,
+    node: str | None,
+    config: Path,
+    ca_dir: Path,
+    workers: int,
+    idle_timeout: int,
+    outbound_policy: str,
 ) -> None:
     """Run the daemon of a node until SIGTERM; logs go to stdout.
 
@@ -57,4 +72,13 @@ def command(
         raise ConfigError("which node is this? give --node NAME, as in the `node:` of its workloads")
     from zproxy.app import Options, run
 
-    run(Options(name, config, ca_dir, workers, verbose=session.verbosity > 0, idle_s=idle_timeout))
+    options = Options(
+        name,
+        config,
+        ca_dir,
+        workers,
+        verbose=session.verbosity > 0,
+        idle_s=idle_timeout,
+        outbound_policy=OutboundPolicy(outbound_policy),
+    )
+    run(options)

@@ -124,8 +124,10 @@ def test_a_run_in_which_the_load_had_no_time_left_is_marked() -> None:
     made = Results()
     for contender, share in (("zproxy", 0.99), ("envoy", 0.5), ("direct", 1.0)):
         made.add(BULK, contender, Run({"bulk up x1": 100}, share))
-    [row] = made.rows()
+        made.add(BULK, contender, Run({"bulk up x1 CPU": 1}, share))
+    row, cpu = made.rows()
     assert row.load_bound == {"zproxy"}
+    assert not cpu.load_bound
     assert report.cells_table([row])[1][3:] == ["100.0!", "100.0", "100.0", "1.00"]
     assert report.as_json([row])[0]["load_bound"] == ["zproxy"]
 

@@ -44,14 +44,14 @@ class Machine:
         """Take a command off PATH."""
         (self.commands / name).unlink()
 
-    def bootstrap(self) -> tuple[int, list[str]]:
+    def bootstrap(self, *arguments: str) -> tuple[int, list[str]]:
         """Run the script; return its exit status and the lines that it printed."""
         environment = {"PATH": str(self.commands), "LOG": str(self.log)}
         # sbin is appended by the script, so a copy of it leads to a place that has nothing.
         script = (self.tree / ".ci" / "bootstrap").read_text().replace(":/usr/sbin:/sbin", ":/nonexistent")
         (self.tree / ".ci" / "bootstrap").write_text(script)
         done = subprocess.run(
-            [self.tree / ".ci" / "bootstrap"],
+            [self.tree / ".ci" / "bootstrap", *arguments],
             env=environment,
             capture_output=True,
             text=True,
@@ -81,6 +81,14 @@ def test_a_machine_without_apt_is_told_what_it_lacks(machine: Machine) -> None:
     assert status == 1
     assert "curl tcpdump" in sentence
     assert "no apt-get" in sentence
+
+
+@pytest.mark.parametrize(("purpose", "missing"), [((), "curl"), (("bench",), "curl gcc")])
+def test_only_benchmarks_need_a_compiler(machine: Machine, purpose: tuple[str, ...], missing: str) -> None:
+    machine.lacks("curl")
+    status, [sentence] = machine.bootstrap(*purpose)
+    assert status == 1
+    assert f"what Debian packages as {missing}," in sentence.replace(" libc6-dev", "")
 
 
 def test_an_ordinary_user_is_told_the_command_for_root(machine: Machine) -> None:

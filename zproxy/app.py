@@ -27,6 +27,7 @@ from zproxy.config import RUN_ROOT, Deadlines, Limits
 from zproxy.errors import ConfigError, RequirementError, WorkerFailed
 from zproxy.identity.ca import LocalCa
 from zproxy.identity.manager import CertificateManager
+from zproxy.model.conn import OutboundPolicy
 from zproxy.model.workload import Workload
 from zproxy.net.deadline import Waiter
 from zproxy.net.drivers import Driver, LoopDriver, ThreadDriver, name_thread
@@ -42,9 +43,11 @@ from zproxy.node.workers import PodWorker
 from zproxy.observe.access import AccessLog
 from zproxy.observe.connections import Connections
 from zproxy.observe.log import LineWriter, set_up
+from zproxy.observe.metrics import Metrics
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.straw import Straw
 from zproxy.sources import file
+from zproxy.state.policy import allow_all
 from zproxy.state.store import Mesh
 from zproxy.steering.steering import Steering
 from zproxy.wire.tls import TlsEngine, choose_engine
@@ -71,6 +74,7 @@ class Options:
     workers: int = 1
     verbose: bool = False
     idle_s: float = 0.0
+    outbound_policy: OutboundPolicy = OutboundPolicy.ALLOW_ANY
 
 
 def run(options: Options) -> None:
@@ -123,6 +127,8 @@ class Daemon:
         self._manager = Manager(options.node, lambda: self._mesh, self._steering, self._workers)
         self._node = options.node
         self._renewal: asyncio.Task[Any] | None = None
+        self._outbound_policy = options.outbound_policy
+        self._metrics = Metrics([worker.metrics for worker in self._workers], writer)
         self._control: ControlServer | None = None
 
     async def start(self) -> None:
@@ -135,6 +141,7 @@ class Daemon:
         commands = views.commands() | {
             "enroll": self._manager.enroll,
             "unenroll": self._manager.unenroll,
+            "metrics": self._metrics.text,
             "stop": self._stop.set,
         }
         self._control = ControlServer(RUN_ROOT / self._node / "control.sock", commands)
@@ -176,7 +183,9 @@ class Daemon:
                 driver = LoopDriver(number, worker)
             else:
                 driver = ThreadDriver(number, worker, self._tell_failure)
-            connections = Connections(log, worker.limits.ended_connections, numbers)
+            connections = Connections(
+                log, worker.limits.ended_connections, worker.limits.metric_series, numbers
+            )
             engine = self.engine if number == 0 else choose_engine()
             self._drivers.append(driver)
             made.append(PodWorker(driver, connections, partial(self._straw, worker, connections, engine)))
@@ -194,6 +203,8 @@ class Daemon:
             certificates=self._certificates.source(workload.identity),
             engine=engine,
             connections=connections,
+            decide=allow_all,
+            outbound_policy=self._outbound_policy,
         )
         return Straw(pod)
 

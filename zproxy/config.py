@@ -88,3 +88,5 @@ class Limits(NamedTuple):
     """Connections of one pod that may wait for a tunnel to be dialled."""
     ended_connections: int = 512
     """Ended connections that `zproxy connections` still shows."""
+    metric_series: int = 4096
+    """Label sets of a worker's metrics; those of idle peers make room, what still finds none is `unknown`."""

@@ -53,6 +53,12 @@ class ConnectFailed(ZproxyError):
     reason = "CONNECT"
 
 
+class ConnectTimedOut(ConnectFailed):
+    """Port 15008 of a pod did not even refuse: something on the way drops what goes there."""
+
+    reason = "NETWORK_POLICY"
+
+
 class TlsFailed(ZproxyError):
     """A TLS handshake or record failed, or the peer is not who it should be; no application byte was sent."""
 

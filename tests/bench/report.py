@@ -78,9 +78,7 @@ def markdown(lines: Sequence[Sequence[str]], texts: int) -> str:
     """Return the same as a table of a document."""
     head, *rest = lines
     rule = ["---" if at < texts else "--:" for at in range(len(head))]
-    return "\n".join(
-        f"| {' | '.join(cell.replace('>', '→') for cell in line)} |" for line in (head, rule, *rest)
-    )
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *rest))
 
 
 def errors(rows: Iterable[Row]) -> list[str]:

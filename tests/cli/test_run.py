@@ -65,3 +65,10 @@ def test_a_number_of_workers_that_cannot_be_is_wrong_usage(
     assert result.exit_code == 2
     assert "Invalid value for '--workers'" in result.stderr
     assert not started
+
+
+def test_what_pods_may_dial_is_anything_unless_said(zp: Zp, started: list[app.Options]) -> None:
+    zp("run", "--node", "a", "--config", "m.yaml")
+    zp("run", "--node", "a", "--config", "m.yaml", "--outbound-policy", "registry_only")
+    assert [options.outbound_policy.value for options in started] == ["allow_any", "registry_only"]
+    assert zp("run", "--node", "a", "--config", "m.yaml", "--outbound-policy", "deny").exit_code == 2

@@ -15,6 +15,7 @@ from tests.support.nodes import WAIT_S, App, Node, exchange, peer_echo, wait_for
 
 pytestmark = pytest.mark.root
 
+ENDS = ("opened", "closed", "failed")
 PODS = ("demo/left", "demo/right")
 
 
@@ -108,6 +109,10 @@ def test_200_connections_at_once_are_complete_everywhere_and_share_one_tunnel_pe
     assert status["connections_opened_total"] == status["connections_closed_total"] == 400
     assert status["connections_failed_total"] == 0
     assert [row["pods"] for row in status["workers"]] == [1, 1]
+    for reporter in ("source", "destination"):
+        counted = [one.node.metric(f"istio_tcp_connections_{name}", reporter=reporter) for name in ENDS]
+        assert counted == [200, 200, 0], "sums over both workers"
+    assert one.node.metric("zproxy_tunnels_opened", role="server") == 2
     rows = one.client.call("connections")
     assert len({row["id"] for row in rows}) == len(rows) == 400
     tunnels = one.client.call("tunnels")

@@ -20,8 +20,8 @@ IDLE_S: Final = 35.0
 """Longer than a tunnel lives whose peer answers no PING (30 s); a silent one is pinged from 10 s on."""
 LARGEST_KB: Final = 4.0
 """User memory of an idle connection in each daemon."""
-LARGEST_GROWTH_KB: Final = 2048
-"""From 10,000 connections to another 10,000 after they are gone."""
+LARGEST_GROWTH_KB: Final = 1536
+"""From 10,000 connections to another 10,000 after they are gone, once the allocator has seen both."""
 WARM_TUNNELS: Final = load.WAVE // Limits().max_streams_client
 LARGEST_CPU: Final = 0.01
 """Share of a core that 10,000 idle connections cost each daemon, PINGs and sweeps included."""
@@ -64,15 +64,17 @@ def test_10_000_idle_connections_stay_up_and_answer(nodes: TwoNodes, figure: Fig
             app.command("ask")
             assert app.line() == str(CONNECTIONS)
             figure("10,000 idle connections answered within", f"{time.monotonic() - began:.1f} s")
-        with held(nodes, CONNECTIONS):
-            again = look(daemons)
+        rounds = []
+        for _ in range(2):
+            with held(nodes, CONNECTIONS):
+                rounds.append(look(daemons))
     after = look(daemons)
     for name, node in daemons.items():
-        grown = again[name].anonymous_kb - first[name].anonymous_kb
+        grown = rounds[1][name].anonymous_kb - rounds[0][name].anonymous_kb
         kept = after[name].anonymous_kb - before[name].anonymous_kb
-        figure(f"{name} daemon, growth from the first 10,000 to the second", f"{grown} kB")
+        figure(f"{name} daemon, growth from the second 10,000 to the third", f"{grown} kB")
         figure(f"{name} daemon, memory kept when all are closed", f"{kept} kB")
-        assert grown < LARGEST_GROWTH_KB, "what the first 10,000 left is not used again"
+        assert grown < LARGEST_GROWTH_KB, "what 10,000 left is not used again"
         assert after[name].descriptors - before[name].descriptors == len(received(node)) - WARM_TUNNELS
 
 

@@ -42,4 +42,6 @@ class FakeClient:
         answer = self._daemons.answers[self.node][command]
         if isinstance(answer, ZproxyError):
             raise answer
+        if isinstance(answer, str):
+            return answer
         return [dict(row) for row in answer] if isinstance(answer, list) else dict(answer)

@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 from types import FrameType
@@ -21,7 +22,7 @@ from typing import Any, Final
 
 HANGS_S: Final = 10.0
 """CPU time that no case needs."""
-TELL_EVERY: Final = 50_000
+TELL_EVERY: Final = 25_000
 _ROOT: Final = Path(__file__).parents[2]
 
 
@@ -101,18 +102,17 @@ def spread(target: str, seed: int, count: int) -> Iterator[list[dict[str, Any]]]
     cores = len(os.sched_getaffinity(0))
     share = -(-count // cores)
     command = [sys.executable, "-m", "tests.support.fuzz", target, str(seed)]
-    running = [
-        subprocess.Popen([*command, str(first), str(share), str(cores)], cwd=_ROOT, stdout=subprocess.PIPE)
-        for first in range(cores)
-    ]
-    try:
+    with ExitStack() as stack:
+        running = []
+        for first in range(cores):
+            process = subprocess.Popen(
+                [*command, str(first), str(share), str(cores)], cwd=_ROOT, stdout=subprocess.PIPE
+            )
+            running.append(stack.enter_context(process))
+            stack.callback(process.kill)
         for process in running:
-            output, _ = process.communicate()
-            yield [json.loads(line) for line in output.splitlines()]
-    finally:
-        for process in running:
-            process.kill()
-            process.communicate()
+            assert process.stdout is not None
+            yield [json.loads(line) for line in process.stdout]
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from tests.support.plane import CLIENT_IP, SERVER_IP, FixedCertificates, Lines
 from zproxy.config import Deadlines
 from zproxy.hbone.pool import Pool
 from zproxy.model.addr import Endpoint
+from zproxy.model.conn import OutboundPolicy
 from zproxy.net.buffers import Buffers
 from zproxy.net.worker import Worker
 from zproxy.observe.connections import Connections
@@ -24,6 +25,7 @@ from zproxy.proxy.context import PodContext
 from zproxy.proxy.inbound import Inbound
 from zproxy.proxy.outbound import Outbound, dial_tunnel
 from zproxy.proxy.relay import StreamRelay
+from zproxy.state.policy import allow_all
 from zproxy.wire import frames
 from zproxy.wire.stream import Role
 
@@ -101,7 +103,7 @@ class World:
         self.worker.poller = self.poller  # type: ignore[assignment] # stands in for the real one
         self.worker.buffers = _BUFFERS
         _BUFFERS.lent = 0
-        self.connections = Connections(Lines(), 4)
+        self.connections = Connections(Lines(), 4, 4)
         client, server = _MESH.workloads
         here, there = (server, client) if self._is_server else (client, server)
         self.pod = PodContext(
@@ -112,8 +114,14 @@ class World:
             certificates=FixedCertificates(here.identity, _CREDENTIALS),  # type: ignore[arg-type] # likewise
             engine=FakeEngine(str(there.identity)),  # type: ignore[arg-type] # likewise
             connections=self.connections,
+            decide=allow_all,
+            outbound_policy=OutboundPolicy.ALLOW_ANY,
         )
-        self.pod.pool = Pool(lambda key, watcher: dial_tunnel(self.pod, key, watcher), SMALL.streams_waiting)
+        self.pod.pool = Pool(
+            lambda key, watcher: dial_tunnel(self.pod, key, watcher),
+            SMALL.streams_waiting,
+            self.connections.totals.tunnels["client"],
+        )
         self._outbound = Outbound(self.pod)
         self.apps: list[FakeSocket] = []
         self.tunnels: list[FakeSocket] = []

@@ -112,19 +112,23 @@ class Churn:
         say(json.dumps({"seconds": time.monotonic() - began, "ended": self._ended}))
 
     def _start(self, kind: str) -> None:
+        """A refused one may be reset before connect() or send() is done: whichever hears of it has it."""
         port = {"broken by the server": BREAK, "refused": NOBODY}.get(kind, ECHO)
         try:
             sock = socket.create_connection((self._ip, port), PATIENCE_S)
-        except ConnectionError as error:  # the proxy's reset may be faster than our connect()
+        except ConnectionError as error:
             self._ended[kind if kind == "refused" else f"{kind}, but {error}"] += 1
             return
         sock.setblocking(False)
-        self._epoll.register(sock.fileno(), select.EPOLLIN)
-        self._open[sock.fileno()] = sock, kind, bytearray()
-        with contextlib.suppress(ConnectionError):  # a refused one may be reset already; recv tells
+        fd = sock.fileno()
+        self._epoll.register(fd, select.EPOLLIN)
+        self._open[fd] = sock, kind, bytearray()
+        try:
             sock.sendall(MESSAGE)
             if kind == "half-closed":
                 sock.shutdown(socket.SHUT_WR)
+        except ConnectionError as error:
+            self._end(fd, kind if kind == "refused" else f"{kind}, but {error}")
 
     def _serve(self, fd: int) -> None:
         sock, kind, got = self._open[fd]

@@ -17,6 +17,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
 from tests.support.mesh import workload, yaml_of
 from tests.support.netns import PREFIX, Namespace, pair
 from zproxy.config import RUN_ROOT
@@ -43,7 +45,7 @@ class Node:
     def __init__(self, name: str, directory: Path, ca: Path, options: Sequence[str] = ()) -> None:
         self.name = name
         self.options = options
-        """More words for `zproxy run`."""
+        """More words for `zproxy run`, from the next start on."""
         self.config = directory / f"{name}.yaml"
         self.log = directory / f"{name}.log"
         self.ca = ca
@@ -91,6 +93,16 @@ class Node:
             return lines if len(lines) >= count else []
 
         return list(wait_for(found, f"{count} access lines with {text!r}"))
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a counter's samples that have these labels."""
+        text = self.client.call("metrics")
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)  # type: ignore[no-untyped-call] # the library's
+            for sample in family.samples
+            if sample.name == f"{name}_total" and labels.items() <= sample.labels.items()
+        )
 
     def dump(self, name: str) -> list[dict[str, Any]]:
         """Return a map of this node as `zproxy bpf map dump -j` shows it."""

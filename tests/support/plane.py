@@ -15,12 +15,14 @@ from tests.support.mesh import mesh, workload
 from zproxy.config import Deadlines, Limits
 from zproxy.identity.certificate import Certificate
 from zproxy.model.addr import Endpoint
+from zproxy.model.conn import OutboundPolicy
 from zproxy.model.credentials import Credentials
 from zproxy.model.identity import SpiffeId
 from zproxy.model.workload import Workload
 from zproxy.observe.connections import Connection, Connections
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.straw import Straw
+from zproxy.state.policy import Attempt, Decide, Verdict, allow_all
 from zproxy.state.store import Mesh
 from zproxy.wire.tls import choose_engine
 
@@ -93,12 +95,16 @@ class Plane(Bench):
         server_credentials: Credentials | None = None,
         client_credentials: Credentials | None = None,
         ca: SpiffeCa | None = None,
+        outbound_policy: OutboundPolicy = OutboundPolicy.ALLOW_ANY,
     ) -> None:
         super().__init__(limits, deadlines)
         ca = ca or shared_ca()
         self.routes: dict[Endpoint, int] = {}
         self.lines = Lines()
-        self.connections = Connections(self.lines, 64)
+        self.connections = Connections(self.lines, 64, 64)
+        self.decide: Decide = allow_all
+        """What both pods ask; a test may change it while they run."""
+        self._outbound_policy = outbound_policy
         self.mesh: Mesh = mesh(workload("demo/client", CLIENT_IP), workload("demo/server", SERVER_IP))
         client, server = self.mesh.workloads
         self.client = self._pod(client, client_credentials or ca.credentials(str(client.identity)))
@@ -118,7 +124,12 @@ class Plane(Bench):
             certificates=FixedCertificates(of.identity, credentials),  # type: ignore[arg-type] # likewise
             engine=choose_engine(),
             connections=self.connections,
+            decide=self._decide,
+            outbound_policy=self._outbound_policy,
         )
+
+    def _decide(self, mesh: Mesh, attempt: Attempt) -> Verdict:
+        return self.decide(mesh, attempt)
 
     def serve(self, port: int = 8080, backlog: int = 512) -> socket.socket:
         """Return a listening socket that is the server pod's app on `port`."""
@@ -127,7 +138,7 @@ class Plane(Bench):
         return self.keep(app)
 
     def dial(self, ip: str = SERVER_IP, port: int = 8080, said: bytes = b"") -> socket.socket:
-        """Return the client app's socket, on its way to ip:port; it has `said` so much when it is accepted."""
+        """Return the client app's socket, on its way to ip:port; `said` is sent before it is accepted."""
         self.client.sockets.destination = Endpoint(ip, port)  # type: ignore[attr-defined]
         sock = self.keep(socket.create_connection(("127.0.0.1", self.outbound_port)))
         sock.sendall(said)

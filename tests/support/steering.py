@@ -1,6 +1,7 @@
 """Steering without eBPF, and a manager of a node's pods in which nothing else is a stand-in."""
 
 import asyncio
+import gc
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from tests.support.netns import Namespace
 from zproxy.config import Deadlines, Limits
 from zproxy.identity.ca import LocalCa
 from zproxy.identity.manager import CertificateManager
+from zproxy.model.conn import OutboundPolicy
 from zproxy.model.workload import Workload
 from zproxy.net.drivers import LoopDriver
 from zproxy.net.netns import Netns
@@ -24,6 +26,7 @@ from zproxy.node.workers import PodWorker
 from zproxy.observe.connections import Connection, Connections
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.straw import Straw
+from zproxy.state.policy import allow_all
 from zproxy.state.store import Mesh
 from zproxy.steering.steering import PodSteering
 from zproxy.wire.tls import choose_engine
@@ -73,7 +76,7 @@ class Bench:
         self.certificates = CertificateManager(LocalCa.open(directory / "ca"))
         self.worker = Worker(Deadlines(), Limits(), lambda _, error: self.crashes.append(error))
         self.crashes: list[Exception] = []
-        self.connections = Connections(self, 64)
+        self.connections = Connections(self, 64, 64)
         self.workers = [PodWorker(LoopDriver(0, self.worker), self.connections, self.straw)]
         self.manager = self.new_manager()
 
@@ -93,6 +96,8 @@ class Bench:
                 certificates=self.certificates.source(of.identity),
                 engine=choose_engine(),
                 connections=self.connections,
+                decide=allow_all,
+                outbound_policy=OutboundPolicy.ALLOW_ANY,
             )
         )
 
@@ -131,6 +136,7 @@ def pod_of(pod: str, namespace: Namespace, **fields: Any) -> Workload:
 
 def open_files() -> set[str]:
     """Return what this process has open: a descriptor and what it stands for."""
+    gc.collect()  # what a failed start left in its traceback is garbage, not open
     found = set()
     for number in os.listdir("/proc/self/fd"):
         try:

@@ -127,10 +127,11 @@ def test_a_daemon_answers_every_command_and_stops_when_told(
     answers = machine.run(
         lambda daemon: {
             name: daemon.call(name)
-            for name in ("status", "pods", "workloads", "certs", "connections", "tunnels", "stop")
+            for name in ("status", "pods", "workloads", "certs", "connections", "tunnels", "metrics", "stop")
         }
     )
     assert answers["status"]["node"] == "node-a"
+    assert answers["metrics"].endswith("# EOF\n")
     assert [answers[name] for name in ("pods", "workloads", "certs", "connections", "tunnels")] == [[]] * 5
     lines = capfd.readouterr().out.splitlines()
     assert re.search(r"Z\tinfo\tzproxy\tready: node node-a, zproxy \S+, TLS by \S+", lines[0])

@@ -4,10 +4,12 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from typing import Final
 
-from zproxy.errors import ConnectFailed, TlsFailed, ZproxyError
+from zproxy.errors import ConnectFailed, ConnectTimedOut, TlsFailed, ZproxyError
 from zproxy.hbone.owner import StreamOwner
 from zproxy.hbone.tunnel import State, Tunnel
+from zproxy.model.addr import Endpoint
 from zproxy.model.conn import PoolKey
 from zproxy.net.deadline import Deadline
 from zproxy.net.poller import READ, WRITE
@@ -17,6 +19,10 @@ from zproxy.wire.events import StreamRequested
 from zproxy.wire.hbone import HboneConnection
 from zproxy.wire.stream import Role, Stream
 from zproxy.wire.tls import TlsContext
+
+FIRST_STREAMS: Final = 1
+"""Streams before the server's SETTINGS say how many it takes. The first gains a round trip by not waiting; of
+a burst the server could refuse all but a few."""
 
 
 class ClientTunnel(Tunnel):
@@ -50,7 +56,13 @@ class ClientTunnel(Tunnel):
         """How many more streams may be opened now."""
         if self.state is State.CLOSED or not self.wire.can_open:
             return 0
-        return self.wire.max_streams - self.wire.open_streams
+        limit = self.wire.max_streams if self.wire.is_ready else FIRST_STREAMS
+        return limit - self.wire.open_streams
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether there may be more room soon, without any stream ending."""
+        return self.state is not State.CLOSED and not self.wire.is_ready and self.wire.can_open
 
     def open_stream(self, head: bytes, owner: StreamOwner) -> Stream:
         """Send a CONNECT whose encoded header block is `head`; the answer goes to `owner`."""
@@ -70,11 +82,7 @@ class ClientTunnel(Tunnel):
     def on_deadline(self, deadline: Deadline) -> None:
         """Close: TCP or TLS took too long."""
         if deadline is self.worker.connecting:
-            self.fail(
-                ConnectFailed(
-                    f"connect to {self.remote} timed out; maybe a NetworkPolicy blocks HBONE port 15008"
-                )
-            )
+            self.fail(connect_failure(self.remote, errno.ETIMEDOUT))
         else:
             super().on_deadline(deadline)
 
@@ -90,6 +98,10 @@ class ClientTunnel(Tunnel):
         """Tell the pool."""
         self.idle_since = self.worker.poller.now
         self._watcher.on_open(self)
+
+    def on_ready(self) -> None:
+        """Tell the pool: from now on the server's own limit counts."""
+        self._watcher.on_ready(self)
 
     def on_request(self, event: StreamRequested) -> None:
         """Servers open no streams (RFC 9113 8.4 push is refused by the wire machine)."""
@@ -119,7 +131,7 @@ class ClientTunnel(Tunnel):
     def _connected(self) -> None:
         code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            self.fail(ConnectFailed(connect_error(str(self.remote), code)))
+            self.fail(connect_failure(self.remote, code))
             return
         self.local = peer_of(self.sock.getsockname())
         self.worker.connecting.done(self)
@@ -137,14 +149,16 @@ class ClientTunnel(Tunnel):
 class TunnelWatcher:
     """Who wants to know what becomes of a client tunnel."""
 
-    __slots__ = ("on_closed", "on_open")
+    __slots__ = ("on_closed", "on_open", "on_ready")
 
     def __init__(
         self,
         on_open: Callable[[ClientTunnel], None],
+        on_ready: Callable[[ClientTunnel], None],
         on_closed: Callable[[ClientTunnel, ZproxyError | None], None],
     ) -> None:
         self.on_open = on_open
+        self.on_ready = on_ready
         self.on_closed = on_closed
 
 
@@ -155,6 +169,16 @@ _CAUSES = {
     errno.ENETUNREACH: "the pod has no route to that address",
     errno.EADDRNOTAVAIL: "the pod ran out of source ports towards that address",
 }
+
+
+def connect_failure(to: Endpoint, code: int) -> ConnectFailed:
+    """Return the error of a failed connect to a pod's 15008; silence there has a usual cause."""
+    if code == errno.ETIMEDOUT:
+        return ConnectTimedOut(
+            f"connection timed out, maybe a NetworkPolicy is blocking HBONE port {to.port}: "
+            f"{to.ip} did not answer"
+        )
+    return ConnectFailed(connect_error(str(to), code))
 
 
 def connect_error(to: str, code: int) -> str:

@@ -12,6 +12,7 @@ from zproxy.errors import TunnelClosed, ZproxyError
 from zproxy.hbone.client import ClientTunnel, TunnelWatcher
 from zproxy.hbone.tunnel import State
 from zproxy.model.conn import PoolKey
+from zproxy.observe.series import TunnelCounts
 
 
 class Verdict(Enum):
@@ -31,6 +32,10 @@ class TunnelView(Protocol):
     @property
     def room(self) -> int:
         """How many streams it could still take."""
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether that is not its last word: it, or the server's limit, is still to come."""
 
 
 class TunnelWaiter(Protocol):
@@ -52,7 +57,7 @@ def plan(tunnels: Sequence[TunnelView]) -> int | Verdict:
     for index, tunnel in enumerate(tunnels):
         if tunnel.state is State.OPEN and tunnel.room > 0:
             return index
-    if any(tunnel.state in {State.CONNECTING, State.HANDSHAKING} for tunnel in tunnels):
+    if any(tunnel.is_opening for tunnel in tunnels):
         return Verdict.WAIT
     return Verdict.DIAL
 
@@ -63,14 +68,16 @@ Dial = Callable[[PoolKey, TunnelWatcher], ClientTunnel]
 class Pool:
     """The client tunnels of one pod. Two keys NEVER share a tunnel; one key NEVER has two dials in flight."""
 
-    def __init__(self, dial: Dial, max_waiting: int) -> None:
+    def __init__(self, dial: Dial, max_waiting: int, counts: TunnelCounts) -> None:
         self._dial = dial
+        self._counts = counts
+        self._opening: set[ClientTunnel] = set()
         self._max_waiting = max_waiting
         self._tunnels: dict[PoolKey, list[ClientTunnel]] = {}
         self._waiting: dict[PoolKey, dict[TunnelWaiter, None]] = {}
         """In order of arrival: a dict, because any of them may give up."""
         self._waiters = 0
-        self._watcher = TunnelWatcher(self._opened, self._closed)
+        self._watcher = TunnelWatcher(self._opened, self._ready, self._closed)
 
     def want(self, key: PoolKey, waiter: TunnelWaiter) -> None:
         """Give `waiter` a tunnel, at once or when one is up."""
@@ -112,6 +119,11 @@ class Pool:
         for tunnel in tuple(self.tunnels()):
             tunnel.close()
 
+    def retire(self, is_stale: Callable[[PoolKey], bool], why: ZproxyError) -> None:
+        """Drop the tunnels whose peer is no more what their key says; streams and waiters hear `why`."""
+        for tunnel in [tunnel for tunnel in self.tunnels() if is_stale(tunnel.key)]:
+            tunnel.fail(why)
+
     def drain(self) -> None:
         """Close every tunnel when its last stream ends."""
         for tunnel in tuple(self.tunnels()):
@@ -131,14 +143,23 @@ class Pool:
         try:
             tunnel = self._dial(key, self._watcher)
         except ZproxyError as error:
+            self._counts.end(error.reason, was_open=False)
             self._refuse(key, error)
             return
         self._tunnels.setdefault(key, []).append(tunnel)
+        self._opening.add(tunnel)
 
     def _opened(self, tunnel: ClientTunnel) -> None:
+        self._opening.discard(tunnel)
+        self._counts.opened += 1
+        self._serve(tunnel.key)
+
+    def _ready(self, tunnel: ClientTunnel) -> None:
         self._serve(tunnel.key)
 
     def _closed(self, tunnel: ClientTunnel, error: ZproxyError | None) -> None:
+        self._counts.end(error.reason if error is not None else "", was_open=tunnel not in self._opening)
+        self._opening.discard(tunnel)
         siblings = self._tunnels.get(tunnel.key, [])
         if tunnel in siblings:
             siblings.remove(tunnel)

@@ -99,6 +99,9 @@ class Tunnel:
         """The peer is accepted and HTTP/2 has begun: open streams, or close the tunnel."""
         raise NotImplementedError
 
+    def on_ready(self) -> None:
+        """The peer's SETTINGS are here."""
+
     def on_request(self, event: StreamRequested) -> None:
         """The peer opened a stream."""
         raise NotImplementedError
@@ -348,6 +351,7 @@ class Tunnel:
     def _on_control(self, event: Event) -> None:
         if isinstance(event, PeerReady):
             self.worker.handshaking.done(self)
+            self.on_ready()
         elif isinstance(event, PeerAgreed):
             self.worker.agreeing.done(self)
         elif isinstance(event, StreamRefused):
@@ -381,7 +385,8 @@ class Tunnel:
         elif self.state is State.HANDSHAKING:
             self._finish(TlsFailed(f"{self.remote} closed the connection during the TLS handshake"))
         else:
-            self._finish(TunnelClosed(f"{self.remote} closed the tunnel under open streams"))
+            failure = TunnelClosed if self.wire.is_ready else PeerBrokeProtocol
+            self._finish(failure(f"{self.remote} closed the tunnel under open streams"))
 
     def _finish(self, error: ZproxyError | None) -> None:
         if self.state is State.CLOSED:

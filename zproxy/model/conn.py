@@ -1,7 +1,7 @@
 """Connections as values: direction, pool key, and why one ended."""
 
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from zproxy.model.addr import Endpoint
 from zproxy.model.identity import SpiffeId
@@ -12,6 +12,34 @@ class Direction(Enum):
 
     OUTBOUND = "outbound"
     INBOUND = "inbound"
+
+
+class OutboundPolicy(Enum):
+    """What becomes of a destination that the mesh does not know; the words are Istio's."""
+
+    ALLOW_ANY = "allow_any"
+    REGISTRY_ONLY = "registry_only"
+
+
+class Flag(Enum):
+    """Istio's response_flags for TCP: the coarse reason of an end, as dashboards and alerts know it."""
+
+    NONE = "-"
+    DENY = "DENY"
+    CONNECT = "CONNECT"
+    TLS_FAILURE = "TLS_FAILURE"
+    H2_HANDSHAKE_FAILURE = "H2_HANDSHAKE_FAILURE"
+    NETWORK_POLICY = "NETWORK_POLICY"
+    IDENTITY_ERROR = "IDENTITY_ERROR"
+    CERT_REVOKED = "CERT_REVOKED"
+
+
+_FLAGS: Final = {flag.value: flag for flag in Flag} | {"": Flag.NONE, "IDENTITY": Flag.IDENTITY_ERROR}
+
+
+def flag_of(reason: str) -> Flag:
+    """Return the flag of a record's `reason`; CONNECT, as in ztunnel, for every finer one without its own."""
+    return _FLAGS.get(reason, Flag.CONNECT)
 
 
 class PoolKey(NamedTuple):

@@ -14,6 +14,7 @@ from zproxy.model.workload import Workload
 from zproxy.net.drivers import Driver
 from zproxy.net.netns import Netns
 from zproxy.observe.connections import Connections
+from zproxy.observe.metrics import Family, families
 from zproxy.proxy.straw import Straw, TunnelView
 
 MakeStraw = Callable[[Workload, Netns], Straw]
@@ -63,10 +64,13 @@ class PodWorker:
         def read() -> Figures:
             of = self._connections.totals
             live = self._connections.live()
-            reasons = Counter(of.reasons)
-            return Figures(live, of.opened, of.closed, of.failed, of.bytes_sent, of.bytes_recv, reasons)
+            return Figures(live, of.opened, of.closed, of.failed, of.bytes_sent, of.bytes_recv, of.reasons)
 
         return await self.call(read)
+
+    async def metrics(self) -> list[Family]:
+        """Return the families of this worker alone, all of one moment."""
+        return await self.call(partial(families, self._connections))
 
     async def idle(self) -> None:
         """Wait until no connection is open; for one waiter."""

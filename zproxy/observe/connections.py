@@ -3,8 +3,8 @@
 The access log, the counters and `zproxy connections` all read this record, so they cannot disagree.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from zproxy.model.conn import Direction
 from zproxy.model.identity import SpiffeId
 from zproxy.model.workload import Workload
 from zproxy.observe.log import quoted
+from zproxy.observe.series import Party, Series, SeriesTable, TunnelCounts, workload_key
 
 
 class Peers:
@@ -22,25 +23,28 @@ class Peers:
         "destination",
         "destination_identity",
         "destination_text",
+        "is_outbound",
+        "party",
+        "series",
         "source",
         "source_identity",
         "source_text",
     )
 
-    def __init__(
-        self,
-        source: Workload | None,
-        destination: Workload | None,
-        source_identity: SpiffeId | None,
-        destination_identity: SpiffeId | None,
-    ) -> None:
-        self.source = source
-        self.destination = destination
-        self.source_identity = source_identity
+    def __init__(self, party: Party) -> None:
+        self.party = party
+        self.is_outbound = party.direction is Direction.OUTBOUND
+        self.source = party.source
+        self.destination = party.destination
+        self.source_identity = party.source_identity
         """Only where the hop is mTLS, like its counterpart."""
-        self.destination_identity = destination_identity
-        self.source_text = _fields("src", source, source_identity)
-        self.destination_text = _service(destination) + _fields("dst", destination, destination_identity)
+        self.destination_identity = party.destination_identity
+        self.source_text = _fields("src", self.source, self.source_identity)
+        self.destination_text = _service(party.service) + _fields(
+            "dst", self.destination, self.destination_identity
+        )
+        self.series: Series | None = None
+        """Where their connections are counted; looked up when the first one ends or is asked for."""
 
 
 class Connection:
@@ -103,23 +107,37 @@ class Sink(Protocol):
 class Totals:
     """Counters since start."""
 
-    __slots__ = ("bytes_recv", "bytes_sent", "closed", "failed", "opened", "reasons")
+    __slots__ = ("bytes_recv", "bytes_sent", "closed", "early", "failed", "failures", "opened", "tunnels")
 
     def __init__(self) -> None:
-        self.reasons: dict[str, int] = {}
-        """Failed connections by label; the labels are literals of this program, so they are few."""
         self.opened = self.closed = self.failed = self.bytes_sent = self.bytes_recv = 0
+        self.failures: dict[tuple[Direction, str], int] = {}
+        """By reason, a literal of this program; early ones among them."""
+        self.early: dict[tuple[Direction, str], int] = {}
+        """Those refused before their peers were known, which have no series; by reason."""
+        self.tunnels = {role: TunnelCounts() for role in ("client", "server")}
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """Failed connections by reason, of both directions."""
+        found = Counter[str]()
+        for (_, reason), number in self.failures.items():
+            found[reason] += number
+        return found
 
 
 class Connections:
     """The live connections of one worker and the last ended ones (bounded). Used from its thread only."""
 
-    def __init__(self, sink: Sink, keep_ended: int, numbers: Iterator[int] | None = None) -> None:
+    def __init__(
+        self, sink: Sink, keep_ended: int, max_series: int, numbers: Iterator[int] | None = None
+    ) -> None:
         """Take the connections' numbers from `numbers`, which the workers of a daemon share.
 
         An `itertools.count` will do: `next` on it is one step under the GIL.
         """
         self._sink = sink
+        self.series = SeriesTable(max_series)
         self._live: dict[int, Connection] = {}
         self._ended: deque[Connection] = deque(maxlen=keep_ended)
         self._numbers = count(1) if numbers is None else numbers
@@ -143,11 +161,9 @@ class Connections:
         connection.state = "failed" if error else "closed"
         totals = self.totals
         totals.closed += 1
-        if error:
-            totals.failed += 1
-            totals.reasons[reason] = totals.reasons.get(reason, 0) + 1
         totals.bytes_sent += connection.bytes_sent
         totals.bytes_recv += connection.bytes_recv
+        self._count(connection)
         self._ended.append(connection)
         self._sink.ended(connection, now)
         if self._on_idle is not None and not self._live:
@@ -160,6 +176,50 @@ class Connections:
             self._on_idle = on_idle
         else:
             on_idle()
+
+    def series_of(self, peers: Peers) -> Series:
+        """Return where the connections of `peers` are counted."""
+        series = peers.series
+        if series is None or series.is_retired:
+            series = peers.series = self.series.of(peers.party, self._series_in_use)
+        return series
+
+    def on_mesh(self, workloads: Iterable[Workload]) -> None:
+        """Drop the counters of workloads that the mesh, which is now `workloads`, has no more."""
+        known = {workload_key(workload) for workload in workloads} | {workload_key(None)}
+        self.series.retire(lambda keys: not known.issuperset(keys), self._series_in_use())
+
+    def open_ones(self) -> Iterable[Connection]:
+        """Return the connections that are open."""
+        return self._live.values()
+
+    def _series_in_use(self) -> Iterator[Series]:
+        for connection in self._live.values():
+            if connection.peers is not None and connection.peers.series is not None:
+                yield connection.peers.series
+
+    def _count(self, connection: Connection) -> None:
+        peers = connection.peers
+        if peers is not None:
+            series = self.series_of(peers)
+            series.closed += 1
+            if peers.is_outbound:
+                series.request_bytes += connection.bytes_sent
+                series.response_bytes += connection.bytes_recv
+            else:
+                series.request_bytes += connection.bytes_recv
+                series.response_bytes += connection.bytes_sent
+        if connection.error:
+            self._count_failure(connection, peers)
+
+    def _count_failure(self, connection: Connection, peers: Peers | None) -> None:
+        totals, key = self.totals, (connection.direction, connection.reason)
+        totals.failed += 1
+        totals.failures[key] = totals.failures.get(key, 0) + 1
+        if peers is None:
+            totals.early[key] = totals.early.get(key, 0) + 1
+        else:
+            self.series_of(peers).fail(connection.reason)
 
     def live(self) -> int:
         """Return how many are open."""
@@ -209,7 +269,5 @@ def _fields(side: str, workload: Workload | None, identity: SpiffeId | None) -> 
     return text
 
 
-def _service(workload: Workload | None) -> str:
-    if workload is None or not workload.services:
-        return ""
-    return f" dst.service={quoted(workload.services[0].partition('/')[2])}"
+def _service(service: str) -> str:
+    return f" dst.service={quoted(service.partition('/')[2])}" if service else ""

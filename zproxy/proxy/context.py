@@ -6,12 +6,16 @@ from typing import Protocol
 from zproxy.hbone.pool import Pool
 from zproxy.hbone.server import ServerTunnel
 from zproxy.identity.manager import CertificateSource
+from zproxy.model.conn import Direction, OutboundPolicy
 from zproxy.model.credentials import Credentials
 from zproxy.model.identity import SpiffeId
 from zproxy.model.workload import Workload
 from zproxy.net.sockets import SocketFactory
 from zproxy.net.worker import Worker
 from zproxy.observe.connections import Connections, Peers
+from zproxy.observe.series import Party
+from zproxy.proxy.authorize import Authorizer
+from zproxy.state.policy import Decide
 from zproxy.state.store import Mesh
 from zproxy.wire.headers import baggage_text
 from zproxy.wire.tls import TlsContext, TlsEngine
@@ -39,6 +43,8 @@ class PodContext:
         certificates: CertificateSource,
         engine: TlsEngine,
         connections: Connections,
+        decide: Decide,
+        outbound_policy: OutboundPolicy,
     ) -> None:
         self.workload = workload
         self.identity = workload.identity
@@ -47,6 +53,9 @@ class PodContext:
         self.mesh = mesh
         """Returns the current snapshot."""
         self.connections = connections
+        self.authorize = Authorizer(workload, mesh, decide)
+        """Asked for every connection that reaches the pod, after its target is known to be legal."""
+        self.outbound_policy = outbound_policy
         self.certificates = certificates
         self.tls = TlsContexts(engine, certificates)
         self.relays: set[Relay] = set()
@@ -64,13 +73,18 @@ class PodContext:
 
     def peers(
         self,
+        direction: Direction,
         source: Workload | None,
         destination: Workload | None,
+        port: int,
         source_identity: SpiffeId | None = None,
         destination_identity: SpiffeId | None = None,
     ) -> Peers:
-        """Return the shared record of who talks to whom."""
+        """Return the shared record of who talks to whom; `port` tells which service of it is meant."""
+        service = (destination is not None and destination.service_on(port)) or ""
         key = (
+            direction is Direction.OUTBOUND,
+            service,
             source and source.uid,
             destination and destination.uid,
             source_identity,
@@ -80,7 +94,8 @@ class PodContext:
         if found is None or found.source is not source or found.destination is not destination:
             if len(self._peers) >= PEERS_CACHED:
                 self._peers.clear()
-            found = self._peers[key] = Peers(source, destination, source_identity, destination_identity)
+            party = Party(direction, source, destination, source_identity, destination_identity, service)
+            found = self._peers[key] = Peers(party)
         return found
 
 

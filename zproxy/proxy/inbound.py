@@ -16,6 +16,7 @@ from zproxy.net.deadline import Deadline
 from zproxy.net.poller import READ, WRITE
 from zproxy.net.sockets import connect_progress, peer_of
 from zproxy.observe.connections import Connection
+from zproxy.proxy.authorize import REJECTED
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.relay import StreamRelay
 from zproxy.state.inbound import Reject, admit
@@ -24,6 +25,7 @@ from zproxy.wire.headers import ConnectRequest
 from zproxy.wire.stream import Stream
 
 OK: Final = 200
+UNAUTHORIZED: Final = 401
 UNAVAILABLE: Final = 503
 
 
@@ -38,6 +40,7 @@ class Inbound:
         """Tunnels by source address; one that has none is not in it."""
         self._pending: Counter[str] = Counter()
         """Likewise, of those that are handshaking."""
+        self._counts = pod.connections.totals.tunnels["server"]
         self._owner = TunnelOwner(pod.identity, self._opened, self._requested, self._refused, self._closed)
 
     def on_accept(self, sock: socket.socket, address: tuple[str, int]) -> None:
@@ -77,18 +80,24 @@ class Inbound:
         return ""
 
     def _opened(self, tunnel: ServerTunnel) -> None:
-        if tunnel in self._handshaking:
-            self._handshaking.discard(tunnel)
-            _count_down(self._pending, tunnel.remote.ip)
+        self._counts.opened += 1
+        self._settle(tunnel)
 
     def _closed(self, tunnel: ServerTunnel, error: ZproxyError | None) -> None:
         was_pending = tunnel in self._handshaking
-        self._opened(tunnel)
+        self._settle(tunnel)
         if tunnel in self._pod.tunnels:
             self._pod.tunnels.discard(tunnel)
             _count_down(self._begun, tunnel.remote.ip)
-        if error is not None and (was_pending or isinstance(error, (TlsFailed, PeerBrokeProtocol))):
+        self._counts.end(error.reason if error is not None else "", was_open=not was_pending)
+        if error is not None and (was_pending or isinstance(error, TlsFailed | PeerBrokeProtocol)):
             self._deny(tunnel.remote, str(error), error.reason)
+
+    def _settle(self, tunnel: ServerTunnel) -> None:
+        """The handshake is over, in whatever way."""
+        if tunnel in self._handshaking:
+            self._handshaking.discard(tunnel)
+            _count_down(self._pending, tunnel.remote.ip)
 
     def _refused(self, tunnel: ServerTunnel) -> None:
         count = tunnel.wire.open_streams
@@ -105,13 +114,20 @@ class Inbound:
             self._refuse(tunnel, event.stream, connection, Reject(request.status, request.reason))
             return
         connection.hbone_addr = request.authority
-        verdict = admit(pod.mesh(), pod.workload, tunnel.local, request.authority)
-        if isinstance(verdict, Reject):
-            self._refuse(tunnel, event.stream, connection, verdict)
+        admitted = admit(tunnel.local, request.authority)
+        if isinstance(admitted, Reject):
+            self._refuse(tunnel, event.stream, connection, admitted)
             return
+        target = admitted.target
         source = pod.mesh().by_ip(tunnel.remote.ip, pod.workload.network)
-        connection.peers = pod.peers(source, pod.workload, tunnel.peer, pod.identity)
-        self._connect(tunnel, event.stream, connection, verdict.target)
+        connection.peers = pod.peers(
+            Direction.INBOUND, source, pod.workload, target.port, tunnel.peer, pod.identity
+        )
+        verdict = pod.authorize(connection.peers, tunnel.remote.ip, target)
+        if verdict.is_allowed:
+            self._connect(tunnel, event.stream, connection, target)
+        else:
+            self._refuse(tunnel, event.stream, connection, Reject(UNAUTHORIZED, REJECTED + verdict.reason))
 
     def _connect(
         self, tunnel: ServerTunnel, stream: Stream, connection: Connection, target: Endpoint

@@ -4,8 +4,8 @@ import os
 import socket
 from typing import Final
 
-from zproxy.errors import ConnectFailed, ZproxyError
-from zproxy.hbone.client import ClientTunnel, TunnelWatcher, connect_error
+from zproxy.errors import ZproxyError
+from zproxy.hbone.client import ClientTunnel, TunnelWatcher, connect_error, connect_failure
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction, PoolKey
 from zproxy.model.identity import SpiffeId
@@ -37,7 +37,7 @@ class Outbound:
             self._refuse_direct(sock, src)
             return
         connection = pod.connections.open(pod.name, Direction.OUTBOUND, src, to, pod.worker.poller.now)
-        choice = resolve(pod.mesh(), pod.workload, to)
+        choice = resolve(pod.mesh(), pod.workload, to, pod.outbound_policy)
         if isinstance(choice, Refuse):
             close_with_reset(sock)
             pod.connections.end(connection, pod.worker.poller.now, choice.reason, "DENY")
@@ -52,7 +52,9 @@ class Outbound:
         pod = self._pod
         connection.dst = upstream.address
         connection.hbone_addr = str(upstream.target)
-        connection.peers = pod.peers(pod.workload, upstream.workload, pod.identity, identity)
+        connection.peers = pod.peers(
+            Direction.OUTBOUND, pod.workload, upstream.workload, upstream.target.port, pod.identity, identity
+        )
         key = PoolKey(pod.identity, identity, connection.src.ip, upstream.address)
         OutboundStream(pod, sock, connection, key)
 
@@ -61,7 +63,7 @@ class Outbound:
     ) -> None:
         pod = self._pod
         destination = choice.workload if isinstance(choice, Upstream) else None
-        connection.peers = pod.peers(pod.workload, destination)
+        connection.peers = pod.peers(Direction.OUTBOUND, pod.workload, destination, connection.dst.port)
         try:
             far = pod.sockets.dial(connection.dst)
         except OSError as error:
@@ -140,7 +142,7 @@ class OutboundStream(StreamRelay):
             self.start()
             self._pull()  # the app has hardly waited with its first bytes
         else:
-            self.give_up(f"http status: {status}", "DENY" if status == 401 else "CONNECT")
+            self.give_up(f"http status: {status}", "PEER_DENY" if status == 401 else "CONNECT")
 
     def on_reset(self, code: int) -> None:
         """The peer broke the stream; when it had not even begun with it, another tunnel may take it, once."""
@@ -178,5 +180,5 @@ def dial_tunnel(pod: PodContext, key: PoolKey, watcher: TunnelWatcher) -> Client
     try:
         sock = pod.sockets.dial(key.dst)
     except OSError as error:
-        raise ConnectFailed(connect_error(str(key.dst), error.errno or 0)) from error
+        raise connect_failure(key.dst, error.errno or 0) from error
     return ClientTunnel(pod.worker, sock, key, context, watcher)

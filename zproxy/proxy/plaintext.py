@@ -6,6 +6,7 @@ from zproxy.hbone.client import connect_error
 from zproxy.model import ports
 from zproxy.model.conn import Direction
 from zproxy.net.sockets import close_with_reset, peer_of
+from zproxy.proxy.authorize import REJECTED
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.plain import PlainRelay
 
@@ -23,10 +24,16 @@ class Plaintext:
         connection = pod.connections.open(pod.name, Direction.INBOUND, src, dst, pod.worker.poller.now)
         if dst.port in ports.ILLEGAL:
             close_with_reset(sock)
-            text = f"port {dst.port} belongs to the mesh proxy and is no target"
+            text = f"attempted recursive call to ourselves: {dst} is a listener of the mesh proxy"
             pod.connections.end(connection, pod.worker.poller.now, text, "DENY")
             return
-        connection.peers = pod.peers(pod.mesh().by_ip(src.ip, pod.workload.network), pod.workload)
+        source = pod.mesh().by_ip(src.ip, pod.workload.network)
+        connection.peers = pod.peers(Direction.INBOUND, source, pod.workload, dst.port)
+        verdict = pod.authorize(connection.peers, src.ip, dst)
+        if not verdict.is_allowed:
+            close_with_reset(sock)
+            pod.connections.end(connection, pod.worker.poller.now, REJECTED + verdict.reason, "DENY")
+            return
         try:
             far = pod.sockets.dial_app(dst, src.ip)
         except OSError as error:

@@ -6,16 +6,19 @@ import socket
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from zproxy.errors import EnrollError
+from zproxy.errors import EnrollError, TunnelClosed
 from zproxy.hbone.pool import Pool
 from zproxy.hbone.tunnel import Tunnel
 from zproxy.model import ports
+from zproxy.model.conn import PoolKey
+from zproxy.model.workload import Protocol
 from zproxy.net.listener import Accepted, Listener
 from zproxy.net.sockets import tune
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.inbound import Inbound
 from zproxy.proxy.outbound import Outbound, dial_tunnel
 from zproxy.proxy.plaintext import Plaintext
+from zproxy.state.store import Mesh
 
 TunnelView = Tunnel
 """What `tunnels` yields, for those who may not know zproxy.hbone."""
@@ -30,7 +33,8 @@ class Straw:
 
     def __init__(self, pod: PodContext) -> None:
         self.pod = pod
-        pod.pool = Pool(partial(dial_tunnel, pod), pod.worker.limits.streams_waiting)
+        counts = pod.connections.totals.tunnels["client"]
+        pod.pool = Pool(partial(dial_tunnel, pod), pod.worker.limits.streams_waiting, counts)
         handlers: tuple[Accepted, ...] = (
             Outbound(pod).on_accept,
             Plaintext(pod).on_accept,
@@ -50,6 +54,26 @@ class Straw:
     def tunnels(self) -> Iterator[TunnelView]:
         """Yield the tunnels of this pod, dialled and accepted."""
         return itertools.chain(tuple(self.pod.pool.tunnels()), tuple(self.pod.tunnels))
+
+    def on_mesh(self, former: Mesh) -> None:
+        """Drop dialled tunnels that lead to somebody else, now that another mesh took the place of `former`.
+
+        A pod that is gone answers nothing, and who has its address now is not who was meant.
+        """
+        network = self.pod.workload.network
+        mesh = self.pod.mesh()
+
+        def is_stale(key: PoolKey) -> bool:
+            before, now = former.by_ip(key.dst.ip, network), mesh.by_ip(key.dst.ip, network)
+            return (
+                now is None
+                or now.protocol is not Protocol.HBONE
+                or now.identity != key.dst_identity
+                or (before is not None and before.uid != now.uid)
+            )
+
+        self.pod.pool.retire(is_stale, TunnelClosed("the pod at the end of the tunnel left the mesh"))
+        self.pod.worker.poller.flush()
 
     def drain(self) -> None:
         """Take nothing new; let what is under way end."""

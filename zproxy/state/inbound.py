@@ -1,8 +1,8 @@
 """Inbound decision: whether a CONNECT that reached a pod's 15008 may go on to the app, and to which port.
 
 The checks, their order and their statuses are ztunnel's, so that peers and tools see what they know:
-authority parses (400), names this pod (400), a hostname resolves (503), port is not ours (503), and the
-mesh agrees that the address belongs to this workload (401).
+authority parses (400), names this pod (400), a hostname resolves (503), port is not ours (503). Then the
+peers are known, and policy is asked (zproxy.state.policy, 401).
 """
 
 import re
@@ -10,8 +10,6 @@ from typing import Final, NamedTuple
 
 from zproxy.model import ports
 from zproxy.model.addr import Endpoint
-from zproxy.model.workload import Workload
-from zproxy.state.store import Mesh
 
 _HOSTNAME: Final = re.compile(r"(?=.{1,253}:)[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?:([0-9]{1,5})")
 _SHOWN: Final = 80
@@ -31,11 +29,8 @@ class Reject(NamedTuple):
     reason: str
 
 
-def admit(mesh: Mesh, local: Workload, connection_dst: Endpoint, authority: str) -> Admit | Reject:
-    """Decide on a CONNECT for `authority` over a connection to `connection_dst`, an address of the pod.
-
-    `local` is the record of the pod that accepted the connection.
-    """
+def admit(connection_dst: Endpoint, authority: str) -> Admit | Reject:
+    """Decide on a CONNECT for `authority` over a connection to `connection_dst`, an address of the pod."""
     try:
         target = Endpoint.parse(authority)
     except ValueError:
@@ -44,11 +39,6 @@ def admit(mesh: Mesh, local: Workload, connection_dst: Endpoint, authority: str)
         return Reject(400, f"ip mismatch: {connection_dst.ip} != {target.ip}")
     if target.port in ports.ILLEGAL:
         return Reject(503, f"attempted recursive call to ourselves: {target} is a listener of the mesh proxy")
-    owner = mesh.by_ip(target.ip, local.network)
-    if owner is None:
-        return Reject(401, f"workload not found: the mesh knows nobody at {target.ip}")
-    if owner.uid != local.uid:
-        return Reject(401, f"workload mismatch: {target.ip} belongs to {owner.pod}, not to {local.pod}")
     return Admit(target)
 
 

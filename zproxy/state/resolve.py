@@ -3,7 +3,7 @@
 1. A workload on the source's network has the address: HBONE to podIP:15008, or plain TCP to podIP:port,
    as its protocol says. Its health is not asked: who dials a pod's own address means that pod. A workload
    on the same node is no exception; it is dialled like any other.
-2. Nobody has it: passthrough to where the app wanted to go.
+2. Nobody has it: passthrough to where the app wanted to go, or refused where only the mesh may be dialled.
 3. A port of the straw itself, on a workload or on the loopback: refused, it could only be a loop.
 """
 
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from zproxy.model import ports
 from zproxy.model.addr import Endpoint
+from zproxy.model.conn import OutboundPolicy
 from zproxy.model.identity import SpiffeId
 from zproxy.model.workload import Protocol, Workload
 from zproxy.state.store import Mesh
@@ -41,14 +42,19 @@ class Refuse(NamedTuple):
     reason: str
 
 
-def resolve(mesh: Mesh, source: Workload, to: Endpoint) -> Upstream | Passthrough | Refuse:
+def resolve(
+    mesh: Mesh, source: Workload, to: Endpoint, policy: OutboundPolicy = OutboundPolicy.ALLOW_ANY
+) -> Upstream | Passthrough | Refuse:
     """Decide where a connection from `source` to `to` goes."""
     workload = mesh.by_ip(to.ip, source.network)
     if to.port in ports.ILLEGAL and (workload is not None or ipaddress.ip_address(to.ip).is_loopback):
         return Refuse(
-            f"{to} is a listener of the mesh proxy, never a target; dial the port of the app itself"
+            f"attempted recursive call to ourselves: {to} is a listener of the mesh proxy; "
+            "dial the port of the app itself"
         )
     if workload is None:
+        if policy is OutboundPolicy.REGISTRY_ONLY and not ipaddress.ip_address(to.ip).is_loopback:
+            return Refuse(f"{to} is no part of the mesh, and the outbound policy is registry_only")
         return Passthrough(to)
     if workload.protocol is Protocol.HBONE:
         return Upstream(workload, Endpoint(to.ip, ports.INBOUND_HBONE), to, workload.identity)

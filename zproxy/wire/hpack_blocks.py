@@ -148,7 +148,9 @@ class BlockReader:
             text = f"the header list is larger than {self._limit} bytes"
             raise RemoteProtocolError(ErrorCode.ENHANCE_YOUR_CALM, text) from error
         except (HPACKError, IndexError) as error:
-            raise RemoteProtocolError(ErrorCode.COMPRESSION_ERROR, f"bad header block ({error})") from error
+            # Not the error's own words: they may name an address in our memory, and the peer is told ours.
+            text = f"bad header block ({type(error).__name__})"
+            raise RemoteProtocolError(ErrorCode.COMPRESSION_ERROR, text) from error
 
 
 def _static_name(block: bytes, at: int, index: int, first: int) -> tuple[bytes, int]:

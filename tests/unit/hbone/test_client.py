@@ -9,12 +9,12 @@ import pytest
 from tests.support.ca import SERVER, SpiffeCa, shared_ca, spiffe
 from tests.support.plane import SERVER_IP, Plane
 from tests.support.raw import RawServer
-from zproxy.config import Deadlines
+from zproxy.config import Deadlines, Limits
 from zproxy.errors import TlsFailed
 from zproxy.hbone.client import connect_error
 from zproxy.hbone.tunnel import State
 from zproxy.model.addr import Endpoint
-from zproxy.model.conn import Direction
+from zproxy.model.conn import Direction, Flag, flag_of
 from zproxy.model.credentials import Credentials
 from zproxy.net.sockets import close_with_reset
 from zproxy.observe.connections import Connection
@@ -85,6 +85,33 @@ def test_a_goaway_moves_new_streams_to_another_tunnel() -> None:
         near.close()
         far.close()
         plane.wait(lambda: first.state is State.CLOSED)
+
+
+def test_a_burst_on_a_cold_tunnel_keeps_to_the_limit_that_the_server_is_about_to_tell() -> None:
+    with closing(Plane(limits=Limits(max_streams_server=2, max_streams_unaware=2))) as plane:
+        plane.serve()
+        plane.client.sockets.destination = Endpoint(SERVER_IP, 8080)  # type: ignore[attr-defined]
+        for _ in range(6):
+            plane.keep(socket.create_connection(("127.0.0.1", plane.outbound_port)))
+        plane.wait(lambda: sum(tunnel.wire.open_streams for tunnel in plane.server.tunnels) == 6)
+        assert [tunnel.wire.open_streams for tunnel in plane.server.tunnels] == [2, 2, 2]
+        assert plane.connections.totals.failed == 0
+
+
+def test_one_stream_is_asked_for_before_the_server_has_said_anything(plane: Plane) -> None:
+    server = played(plane)
+    server.is_mute = True
+    plane.dial()
+    plane.dial()
+    (tunnel,) = plane.client.pool.tunnels()
+    server.is_mute = False
+    plane.wait(lambda: tunnel.state is State.OPEN)
+    server.is_mute = True  # its TLS is done, and it sends nothing more
+    plane.settle()
+    assert (tunnel.room, tunnel.is_opening, tunnel.wire.open_streams) == (0, True, 1)
+    server.is_mute = False
+    plane.wait(lambda: tunnel.wire.open_streams == 2)
+    assert (tunnel.room, tunnel.is_opening) == (plane.worker.limits.max_streams_client - 2, False)
 
 
 def test_an_idle_tunnel_is_closed_after_a_while() -> None:
@@ -176,9 +203,9 @@ def test_an_address_that_does_not_answer_is_given_up(plane: Plane) -> None:
     plane.settle()
     plane.advance(10.0)
     record = failure(plane, near)
-    assert record.reason == "CONNECT"
-    assert (
-        record.error == "connect to 127.0.0.2:15008 timed out; maybe a NetworkPolicy blocks HBONE port 15008"
+    assert flag_of(record.reason) is Flag.NETWORK_POLICY
+    assert record.error == (
+        "connection timed out, maybe a NetworkPolicy is blocking HBONE port 15008: 127.0.0.2 did not answer"
     )
 
 
@@ -209,6 +236,7 @@ def test_a_server_without_tls_is_named_as_that(plane: Plane) -> None:
 def test_a_draining_tunnel_takes_no_stream_and_closes_with_its_last_one(plane: Plane) -> None:
     near, far = plane.pair(8080)
     (tunnel,) = plane.client.pool.tunnels()
+    plane.wait(lambda: tunnel.wire.is_ready)
     assert tunnel.room == plane.worker.limits.max_streams_client - 1
     tunnel.drain()
     assert tunnel.room == 0

@@ -161,19 +161,16 @@ def test_a_sweep_that_raises_is_logged_and_the_next_one_comes(
     stand: Stand, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(drivers, "SWEEP_S", 0.01)
+    first, again = threading.Event(), threading.Event()
+
+    def broken_sweep() -> None:
+        (again if first.is_set() else first).set()
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(stand.worker, "sweep", broken_sweep)  # before the start, which keeps it
 
     async def visit(_: Stand) -> None:
-        loop, again = asyncio.get_running_loop(), asyncio.Event()
-        ticks: list[float] = []
-
-        def broken_sweep() -> None:
-            ticks.append(0.0)
-            if len(ticks) > 1:
-                loop.call_soon_threadsafe(again.set)
-            raise ValueError("a bug")
-
-        monkeypatch.setattr(stand.worker, "sweep", broken_sweep)
-        await again.wait()
+        assert await asyncio.to_thread(again.wait, WAIT_S)
 
     stand.run(visit)
     assert "ValueError: a bug" in caplog.text

@@ -1,13 +1,14 @@
 """Sockets of a straw."""
 
 import errno
+import os
 import select
 import socket
 from typing import Any
 
 import pytest
 
-from tests.support.netns import Namespace, pair
+from tests.support.netns import Namespace, namespace, pair
 from zproxy.model.addr import Endpoint
 from zproxy.net.netns import Netns
 from zproxy.net.sockets import SocketFactory, close_with_reset, connect_progress, peer_of, tune, tune_tunnel
@@ -97,6 +98,32 @@ def test_closing_with_reset_is_seen_as_one() -> None:
         close_with_reset(far)
         with near, pytest.raises(ConnectionResetError):
             near.recv(1)
+
+
+def test_a_pod_whose_ipv6_is_disabled_listens_for_ipv4() -> None:
+    with pair(v6=False) as (client, server):
+        server.sysctl("ipv6.conf.all.disable_ipv6", "1")
+        with factory(server).listen(15001, 16) as listener, client.socket() as sock:
+            sock.connect((server.ip4, 15001))
+            listener.setblocking(True)
+            accepted, address = listener.accept()
+            accepted.close()
+            assert peer_of(address).ip == client.ip4
+
+
+def test_a_kernel_without_ipv6_listens_for_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.socket
+
+    def without_v6(family: int = -1, *more: Any, **rest: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        return real(family, *more, **rest)
+
+    with namespace() as pod:
+        monkeypatch.setattr(socket, "socket", without_v6)
+        with factory(pod).listen(15001, 16) as listener:
+            monkeypatch.undo()
+            assert (listener.family, listener.getsockname()) == (socket.AF_INET, ("0.0.0.0", 15001))
 
 
 class Steered:

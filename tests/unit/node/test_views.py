@@ -44,7 +44,7 @@ class Stage:
             pods=self.enrolled, rows=lambda: [{"pod": name} for name in self.enrolled]
         )
         self._straws = {"demo/client": plane.client_straw, "demo/server": plane.server_straw}
-        self.other = Connections(plane.lines, 64, itertools.count(100))
+        self.other = Connections(plane.lines, 64, 64, itertools.count(100))
         """Those of the second worker, numbered so that they come later."""
         self.workers = [
             self._worker(0, plane, plane.connections),

@@ -14,6 +14,7 @@ from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction
 from zproxy.net.drivers import LoopDriver
 from zproxy.node.workers import Figures, PlacedStraw, PodWorker, least_loaded
+from zproxy.observe.metrics import families
 from zproxy.proxy.straw import Straw
 
 SRC, DST = Endpoint("10.0.0.1", 1000), Endpoint("10.0.0.2", 80)
@@ -65,6 +66,14 @@ def test_figures_are_what_was_counted(plane: Plane) -> None:
     plane.connections.end(two, 1.0, "broke", "RESET")
     assert asyncio.run(worker.figures()) == Figures(1, 3, 2, 1, 5, 6, Counter(RESET=1))
     assert [row["state"] for row in asyncio.run(worker.connections())] == ["closed", "failed", "open"]
+
+
+def test_metrics_are_read_on_the_worker(plane: Plane) -> None:
+    plane.pair()
+    found = asyncio.run(worker_of(plane).metrics())
+    assert found == families(plane.connections)
+    opened = next(family for family in found if family.name == "istio_tcp_connections_opened")
+    assert sum(value for _, value in opened.rows) == 2
 
 
 def test_waiting_for_idle_ends_with_the_last_connection(plane: Plane) -> None:

@@ -8,6 +8,7 @@ from zproxy.model.conn import Direction
 from zproxy.observe.access import AccessLog, line
 from zproxy.observe.connections import Connection, Peers
 from zproxy.observe.log import LineWriter
+from zproxy.observe.series import Party
 
 
 def outbound(*, is_mtls: bool = True) -> Connection:
@@ -19,9 +20,8 @@ def outbound(*, is_mtls: bool = True) -> Connection:
         7, "demo/client", Direction.OUTBOUND, Endpoint("10.0.1.5", 41000), Endpoint("10.0.2.7", 15008)
     )
     connection.hbone_addr = "10.0.2.7:8080" if is_mtls else ""
-    connection.peers = Peers(
-        client, web, client.identity if is_mtls else None, web.identity if is_mtls else None
-    )
+    source, destination = (client.identity, web.identity) if is_mtls else (None, None)
+    connection.peers = Peers(Party(Direction.OUTBOUND, client, web, source, destination, web.services[0]))
     connection.opened = 100.0
     connection.bytes_sent, connection.bytes_recv = 11, 22
     return connection

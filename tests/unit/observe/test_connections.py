@@ -20,7 +20,7 @@ class Sink:
 
 def test_a_connection_ends_once_whoever_says_so_again() -> None:
     sink = Sink()
-    connections = Connections(sink, keep_ended=10)
+    connections = Connections(sink, keep_ended=10, max_series=8)
     one = connections.open("demo/a", Direction.OUTBOUND, SRC, DST, now=1.0)
     connections.end(one, 2.0, "broke", "RESET")
     connections.end(one, 3.0)
@@ -31,7 +31,7 @@ def test_a_connection_ends_once_whoever_says_so_again() -> None:
 
 
 def test_rows_show_ended_and_open_ones() -> None:
-    connections = Connections(Sink(), keep_ended=10)
+    connections = Connections(Sink(), keep_ended=10, max_series=8)
     done = connections.open("demo/a", Direction.OUTBOUND, SRC, DST, now=1.0)
     done.bytes_sent = 5
     connections.end(done, 1.5)
@@ -47,7 +47,7 @@ def test_rows_show_ended_and_open_ones() -> None:
 
 
 def test_only_the_last_ended_ones_are_kept() -> None:
-    connections = Connections(Sink(), keep_ended=3)
+    connections = Connections(Sink(), keep_ended=3, max_series=8)
     for number in range(10):
         connections.end(connections.open("demo/a", Direction.OUTBOUND, SRC, DST, now=number), number + 1.0)
     assert [row["id"] for row in connections.rows(now=20.0)] == [8, 9, 10]
@@ -55,7 +55,7 @@ def test_only_the_last_ended_ones_are_kept() -> None:
 
 def test_who_waits_for_idle_is_told_once_with_the_last_connection() -> None:
     sink = Sink()
-    connections = Connections(sink, keep_ended=3)
+    connections = Connections(sink, keep_ended=3, max_series=8)
     told: list[int] = []
     connections.when_idle(lambda: told.append(0))  # nothing is open: at once
     assert told == [0]
@@ -71,7 +71,7 @@ def test_who_waits_for_idle_is_told_once_with_the_last_connection() -> None:
 
 def test_several_workers_never_give_one_number_twice() -> None:
     numbers = count(1)
-    workers = [Connections(Sink(), 10_000, numbers) for _ in range(4)]
+    workers = [Connections(Sink(), 10_000, 8, numbers) for _ in range(4)]
     given: list[list[int]] = [[] for _ in workers]
     begin = threading.Barrier(len(workers))
 
@@ -90,7 +90,7 @@ def test_several_workers_never_give_one_number_twice() -> None:
 
 
 def test_failures_are_counted_by_reason() -> None:
-    connections = Connections(Sink(), keep_ended=3)
+    connections = Connections(Sink(), keep_ended=3, max_series=8)
     for error, reason in (("a", "LIMIT"), ("b", "LIMIT"), ("c", "DENY"), ("", "")):
         one = connections.open("demo/a", Direction.OUTBOUND, SRC, DST, now=1.0)
         connections.end(one, 2.0, error, reason)

@@ -8,9 +8,12 @@ from tests.support.ca import CLIENT, shared_ca
 from tests.support.mesh import workload
 from tests.support.plane import Plane
 from zproxy.identity.certificate import Certificate
+from zproxy.model.conn import Direction
 from zproxy.model.identity import SpiffeId
 from zproxy.proxy.context import PEERS_CACHED, TlsContexts
 from zproxy.wire.tls import choose_engine
+
+OUT = Direction.OUTBOUND
 
 
 class Rotating:
@@ -37,18 +40,20 @@ def test_a_tls_context_lives_as_long_as_its_certificate() -> None:
 def test_peers_are_resolved_once_and_bounded() -> None:
     with closing(Plane()) as plane:
         pod = plane.client
-        known = pod.peers(pod.workload, None)
-        assert pod.peers(pod.workload, None) is known
+        known = pod.peers(OUT, pod.workload, None, 80)
+        assert pod.peers(OUT, pod.workload, None, 81) is known
+        assert pod.peers(Direction.INBOUND, pod.workload, None, 80) is not known
         for number in range(PEERS_CACHED):
-            pod.peers(pod.workload, workload(f"demo/p{number}", f"10.9.{number >> 8}.{number & 255}"))
-        assert pod.peers(pod.workload, None) is not known
+            other = workload(f"demo/p{number}", f"10.9.{number >> 8}.{number & 255}")
+            pod.peers(OUT, pod.workload, other, 80)
+        assert pod.peers(OUT, pod.workload, None, 80) is not known
 
 
 def test_a_changed_workload_is_not_shown_with_its_old_fields() -> None:
     with closing(Plane()) as plane:
         old = workload("demo/x", "10.0.0.9")
         new = workload("demo/x", "10.0.0.9", canonical_name="renamed")
-        first = plane.client.peers(old, None)
-        second = plane.client.peers(new, None)
+        first = plane.client.peers(OUT, old, None, 80)
+        second = plane.client.peers(OUT, new, None, 80)
         assert first is not second
         assert second.source is new

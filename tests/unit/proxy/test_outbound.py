@@ -14,11 +14,11 @@ from tests.support.plane import CLIENT_IP, SERVER_IP, Plane
 from tests.support.raw import RawPeer, RawServer
 from zproxy.config import Deadlines, Limits
 from zproxy.errors import IdentityError
-from zproxy.hbone.tunnel import LARGEST_PUSH
+from zproxy.hbone.tunnel import LARGEST_PUSH, State
 from zproxy.identity.certificate import Certificate
 from zproxy.model import ports
 from zproxy.model.addr import Endpoint
-from zproxy.model.conn import Direction
+from zproxy.model.conn import Direction, Flag, OutboundPolicy, flag_of
 from zproxy.model.workload import Protocol
 from zproxy.wire import frames
 from zproxy.wire.errors import ErrorCode
@@ -188,7 +188,7 @@ def test_an_app_that_ends_before_the_answer_ends_after_it(plane: Plane) -> None:
 
 @pytest.mark.parametrize(
     ("status", "reason"),
-    [(401, "DENY"), (400, "CONNECT"), (404, "CONNECT"), (503, "CONNECT"), (201, "CONNECT")],
+    [(401, "PEER_DENY"), (400, "CONNECT"), (404, "CONNECT"), (503, "CONNECT"), (201, "CONNECT")],
 )
 def test_any_answer_but_200_breaks_the_apps_connection(plane: Plane, status: int, reason: str) -> None:
     server = played(plane)
@@ -406,3 +406,43 @@ def test_a_loopback_port_of_the_mesh_is_no_target_either(plane: Plane) -> None:
         with pytest.raises(ConnectionResetError):
             plane.receive(plane.dial("127.0.0.1", port), 1)
     assert {record.reason for record in plane.ended(3)} == {"DENY"}
+
+
+def test_registry_only_resets_an_unknown_destination_with_a_line_and_a_counter() -> None:
+    with closing(Plane(outbound_policy=OutboundPolicy.REGISTRY_ONLY)) as plane:
+        outside = plane.keep(socket.create_server(("127.0.0.3", 0)))
+        plane.mesh = mesh(*plane.mesh.workloads)
+        plane.routes[Endpoint("192.0.2.1", 80)] = outside.getsockname()[1]
+        with pytest.raises(ConnectionResetError):
+            plane.receive(plane.dial("192.0.2.1", 80), 1)
+        record = plane.ended(1)[0]
+        assert record.reason == "DENY"
+        assert record.error == "192.0.2.1:80 is no part of the mesh, and the outbound policy is registry_only"
+        assert plane.connections.totals.early == {(Direction.OUTBOUND, "DENY"): 1}
+        near, far = plane.pair()
+        near.sendall(b"in the mesh")
+        assert plane.receive(far, 11) == b"in the mesh"
+
+
+def test_http_2_that_never_begins_has_a_flag_of_its_own(plane: Plane) -> None:
+    server = played(plane)
+    near = plane.dial()
+    server_preface(plane, server)
+    plane.advance(10.0)
+    with pytest.raises(ConnectionResetError):
+        plane.receive(near, 1)
+    record = plane.ended(1)[0]
+    assert flag_of(record.reason) is Flag.H2_HANDSHAKE_FAILURE
+    assert "TLS and HTTP/2 handshake took longer than 10 s" in record.error
+    assert plane.connections.totals.tunnels["client"].failed == {Flag.H2_HANDSHAKE_FAILURE: 1}
+
+
+def server_preface(plane: Plane, server: RawServer) -> None:
+    """Let TLS come up and keep the server's SETTINGS back."""
+
+    def is_up() -> bool:
+        for peer in server.peers:
+            peer.holds_preface = True
+        return any(tunnel.state is State.OPEN for tunnel in plane.client.pool.tunnels())
+
+    plane.wait(is_up)

@@ -48,7 +48,7 @@ def test_ports_of_the_mesh_are_refused(plane: Plane, monkeypatch: pytest.MonkeyP
         plane.receive(near, 1)
     record = plane.ended(1)[0]
     assert record.reason == "DENY"
-    assert "belongs to the mesh proxy" in record.error
+    assert "attempted recursive call to ourselves" in record.error
 
 
 def test_an_app_that_does_not_listen_is_a_reset(plane: Plane) -> None:

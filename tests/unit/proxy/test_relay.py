@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import os
+import select
 import socket
 import threading
 from collections.abc import Iterable, Iterator
@@ -189,6 +190,32 @@ def test_a_fault_of_our_own_ends_the_connection_and_says_so(plane: Plane) -> Non
         plane.receive(near, 1)
     record = next(c for c in plane.ended(2) if c.direction is Direction.OUTBOUND)
     assert (record.error, record.reason) == ("internal error: ValueError: a bug", "INTERNAL")
+
+
+def test_a_reader_that_stalls_does_not_stall_the_other_streams_of_its_tunnel() -> None:
+    with closing(Plane(limits=SMALL)) as plane:
+        slow, _ = plane.pair(8080)
+        plane.flood(slow)
+        for port in (8081, 8082):
+            near, far = plane.pair(port)
+            near.sendall(b"x" * 50_000)
+            assert len(plane.receive(far, 50_000)) == 50_000
+            far.sendall(b"y" * 50_000)
+            assert len(plane.receive(near, 50_000)) == 50_000
+        assert len(list(plane.client.pool.tunnels())) == 1
+
+
+@pytest.mark.parametrize("is_near", [True, False], ids=["near", "far"])
+def test_an_urgent_close_breaks_the_other_side_although_bytes_are_unread(plane: Plane, is_near: bool) -> None:
+    """An app that closes with unread bytes sends RST (RFC 2525 2.17); its peer must not see an end."""
+    ends = plane.pair()
+    closes, hears = ends if is_near else reversed(ends)
+    hears.sendall(b"never read")
+    plane.wait(lambda: bool(select.select([closes], [], [], 0)[0]))
+    closes.close()
+    with pytest.raises(ConnectionResetError):
+        plane.receive(hears, 1)
+    assert all(record.error for record in plane.ended(2))
 
 
 def windows(tunnels: Iterable[Tunnel]) -> list[int]:

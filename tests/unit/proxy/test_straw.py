@@ -3,17 +3,21 @@
 import errno
 import os
 import socket
+from collections.abc import Callable
 from contextlib import closing
 
 import pytest
 
+from tests.support.mesh import mesh, workload
 from tests.support.netns import namespace
-from tests.support.plane import Plane
+from tests.support.plane import SERVER_IP, Plane
 from zproxy.errors import EnrollError
 from zproxy.hbone.tunnel import State
 from zproxy.model.conn import Direction
+from zproxy.model.workload import Protocol
 from zproxy.net.sockets import SocketFactory
 from zproxy.proxy.straw import PORTS, Straw
+from zproxy.state.store import Mesh
 
 
 @pytest.mark.root
@@ -116,3 +120,56 @@ def test_its_tunnels_are_those_it_dialled_and_those_it_accepted() -> None:
         plane.pair()
         assert [tunnel.role for tunnel in plane.client_straw.tunnels()] == ["client"]
         assert [tunnel.role for tunnel in plane.server_straw.tunnels()] == ["server"]
+
+
+def leave(plane: Plane) -> Mesh:
+    return mesh(plane.mesh.workloads[0])
+
+
+def change_identity(plane: Plane) -> Mesh:
+    return mesh(plane.mesh.workloads[0], workload("demo/server", SERVER_IP, service_account="other"))
+
+
+def change_owner(plane: Plane) -> Mesh:
+    other = workload("demo/successor", SERVER_IP, service_account="server")
+    return mesh(plane.mesh.workloads[0], other)
+
+
+def turn_plain(plane: Plane) -> Mesh:
+    return mesh(plane.mesh.workloads[0], workload("demo/server", SERVER_IP, protocol=Protocol.TCP))
+
+
+@pytest.mark.parametrize("change", [leave, change_identity, change_owner, turn_plain])
+def test_a_tunnel_whose_peer_pod_is_gone_is_dropped_at_once(change: Callable[[Plane], Mesh]) -> None:
+    with closing(Plane()) as plane:
+        near, _ = plane.pair()
+        former, plane.mesh = plane.mesh, change(plane)
+        plane.client_straw.on_mesh(former)
+        assert list(plane.client.pool.tunnels()) == []
+        with pytest.raises(ConnectionResetError):
+            plane.receive(near, 1)
+        outbound = next(c for c in plane.ended(2) if c.direction is Direction.OUTBOUND)
+        assert outbound.error == "the pod at the end of the tunnel left the mesh"
+        assert outbound.reason == "TUNNEL_CLOSED"
+
+
+def test_who_waits_for_a_tunnel_to_a_pod_that_is_gone_hears_it_at_once() -> None:
+    with closing(Plane()) as plane:
+        near = plane.dial()
+        assert [tunnel.state for tunnel in plane.client.pool.tunnels()] == [State.CONNECTING]
+        former, plane.mesh = plane.mesh, leave(plane)
+        plane.client_straw.on_mesh(former)
+        with pytest.raises(ConnectionResetError):
+            plane.receive(near, 1)
+        assert "left the mesh" in plane.ended(1)[0].error
+        assert list(plane.client.pool.tunnels()) == []
+
+
+def test_a_mesh_in_which_the_peer_stays_cuts_nothing() -> None:
+    with closing(Plane()) as plane:
+        near, far = plane.pair()
+        former = plane.mesh
+        plane.mesh = mesh(former.workloads[0], workload("demo/server", SERVER_IP, node="moved"))
+        plane.client_straw.on_mesh(former)
+        near.sendall(b"still there")
+        assert plane.receive(far, 11) == b"still there"

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from tests.support.mesh import mesh, workload
 from zproxy.model import ports
 from zproxy.model.addr import Endpoint, canonical_ip
+from zproxy.model.conn import OutboundPolicy
 from zproxy.model.identity import SpiffeId
 from zproxy.model.workload import Protocol
 from zproxy.state.resolve import Passthrough, Refuse, Upstream, resolve
@@ -114,3 +115,15 @@ def test_only_members_get_the_mesh_and_identity_goes_with_15008(ip: object, port
         assert MESH.by_ip(to.ip) is None
     else:
         assert port in ports.ILLEGAL
+
+
+@pytest.mark.parametrize("to", ["192.0.2.1:443", "10.244.2.8:8080", "[2001:db8::1]:80"])
+def test_registry_only_refuses_what_the_mesh_does_not_know(to: str) -> None:
+    decision = resolve(MESH, CLIENT, Endpoint.parse(to), OutboundPolicy.REGISTRY_ONLY)
+    assert decision == Refuse(f"{to} is no part of the mesh, and the outbound policy is registry_only")
+
+
+@pytest.mark.parametrize("to", ["10.244.2.5:8080", "10.244.2.7:8080", "127.0.0.1:8080", "[::1]:8080"])
+def test_registry_only_lets_pods_dial_workloads_and_themselves(to: str) -> None:
+    endpoint = Endpoint.parse(to)
+    assert resolve(MESH, CLIENT, endpoint, OutboundPolicy.REGISTRY_ONLY) == resolve(MESH, CLIENT, endpoint)

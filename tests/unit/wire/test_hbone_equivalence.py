@@ -295,7 +295,7 @@ FAULTS: Final = (
     frames.window_update(99, 1),
     request(0),
     frame(frames.PUSH_PROMISE, WHOLE, 1, (2).to_bytes(4, "big") + b"\x82"),
-    frame(frames.CONTINUATION, WHOLE, 1, b"\x82"),
+    frame(frames.CONTINUATION, WHOLE, 99, b"\x82"),
     frame(frames.HEADERS, 0, 1, b"\x82") + frame(frames.PING, 0, 0, bytes(8)),
     frame(frames.PING, 0, 0, bytes(7)),
     frame(frames.PING, 0, 1, bytes(8)),
@@ -418,6 +418,12 @@ CLASSES: Final = {
     "RST_STREAM on an idle stream": (frames.rst_stream(99, 8), CONNECTION, "nothing"),
     # 5.1, closed: whoever sent RST_STREAM may send nothing more.
     "DATA on a stream that the peer reset": (frames.rst_stream(1, 8) + data(1, b"y"), CONNECTION, "stream"),
+    # 6.10: a connection error, whatever its stream was; h2 takes no offence once it forgot that stream.
+    "CONTINUATION on a stream that is long closed": (
+        frames.rst_stream(1, 8) + request(3) + frame(frames.CONTINUATION, WHOLE, 1, b"\x82"),
+        CONNECTION,
+        "nothing",
+    ),
     # 6.9 and 8.1.1 call these stream errors; others share the tunnel.
     "a stream's WINDOW_UPDATE by 0": (frames.window_update(1, 0), "stream", CONNECTION),
     "HEADERS in the middle": (request(1), "stream", CONNECTION),

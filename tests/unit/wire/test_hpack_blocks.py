@@ -157,3 +157,10 @@ def test_only_short_strings_are_remembered() -> None:
         long = coded(b"%d" % number + b"long" * 200)
         assert decoded(long) == b"%d" % number + b"long" * 200
     assert hpack_blocks._decoded.cache_info().currsize == before
+
+
+def test_a_fault_names_no_address_in_our_memory() -> None:
+    """The text goes to the peer in a GOAWAY; hpack's own has the buffer's repr."""
+    with pytest.raises(RemoteProtocolError, match="bad header block") as caught:
+        BlockReader(LIMIT).read(b"\x20\xff")
+    assert "0x" not in str(caught.value)

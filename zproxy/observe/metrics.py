@@ -1,0 +1,186 @@
+"""Metrics in OpenMetrics text, made when somebody asks: Istio's TCP families, and zproxy's own beside them.
+
+The figures of a worker are taken at one moment on its own thread, which is short; the text is made from the
+sums elsewhere, since that takes longer. Series are bounded (zproxy.observe.series), and so is the answer.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Final, NamedTuple
+
+from zproxy.model.conn import Direction, flag_of
+from zproxy.observe.connections import Connections, Totals
+from zproxy.observe.log import LineWriter
+from zproxy.observe.series import LABELS, REPORTERS, Labels, Series, with_flag
+
+OWN: Final = "zproxy's own, may change: "
+"""Begins the help of what no other mesh proxy promises."""
+NOTHING: Final = (0, 0, 0)
+
+
+class Family(NamedTuple):
+    """One family as it was at one moment."""
+
+    name: str
+    """Without `_total`, which OpenMetrics adds to counters."""
+    help: str
+    labels: tuple[str, ...]
+    rows: list[tuple[Labels, int]]
+    is_gauge: bool = False
+
+
+class Tally(NamedTuple):
+    """Figures of one series."""
+
+    opened: int
+    closed: int
+    request_bytes: int
+    response_bytes: int
+
+
+class Metrics:
+    """What `zproxy metrics` shows of one node: the sums over its workers, of which each is asked."""
+
+    def __init__(self, reads: Sequence[Callable[[], Awaitable[list[Family]]]], writer: LineWriter) -> None:
+        """Ask each of `reads` for the families of one worker, which is to answer from its own thread."""
+        self._reads = reads
+        self._writer = writer
+
+    async def text(self) -> str:
+        """Return all families that have a sample, in OpenMetrics text."""
+        parts = await asyncio.gather(*(read() for read in self._reads))
+        lost: list[tuple[Labels, int]] = [((), self._writer.dropped)]
+        own = Family("zproxy_log_lines_dropped", f"{OWN}log lines that a slow or closed sink lost", (), lost)
+        return await asyncio.to_thread(lambda: render([*merge(parts), own]))
+
+
+def families(connections: Connections) -> list[Family]:
+    """Return the families of one worker's connections as they are now; on that worker's thread only."""
+    return [*_traffic(connections), *_failures(connections.totals), *_tunnels(connections.totals)]
+
+
+def merge(parts: Iterable[Iterable[Family]]) -> list[Family]:
+    """Return families whose rows are the sums over `parts`: rows of the same labels become one."""
+    whole: dict[str, Family] = {}
+    sums: dict[str, dict[Labels, int]] = {}
+    for family in chain.from_iterable(parts):
+        whole.setdefault(family.name, family)
+        rows = sums.setdefault(family.name, {})
+        for labels, value in family.rows:
+            rows[labels] = rows.get(labels, 0) + value
+    return [family._replace(rows=list(sums[name].items())) for name, family in whole.items()]
+
+
+def _traffic(connections: Connections) -> Iterator[Family]:
+    tallies = _tallies(connections)
+    rows = [(labels, tally) for labels, tally in tallies if tally.opened]
+    for name, text, at in (
+        ("connections_opened", "TCP connections opened", 0),
+        ("connections_closed", "TCP connections closed", 1),
+        ("received_bytes", "bytes received from clients, by either reporter", 2),
+        ("sent_bytes", "bytes sent to clients, by either reporter", 3),
+    ):
+        shown = [(labels, tally[at]) for labels, tally in rows]
+        yield Family(f"istio_tcp_{name}", text, LABELS, shown)
+    failed = [
+        (with_flag(series.labels, flag), count)
+        for series in connections.series.all()
+        for flag, count in series.failed.items()
+    ]
+    yield Family("istio_tcp_connections_failed", "TCP connections failed (unstable)", LABELS, failed)
+
+
+def _tallies(connections: Connections) -> list[tuple[Labels, Tally]]:
+    """Return what ended and what is open, together: bytes count while a connection lives."""
+    live: dict[Series, list[int]] = {}
+    for connection in connections.open_ones():
+        peers = connection.peers
+        if peers is None:
+            continue
+        ways = live.setdefault(connections.series_of(peers), [0, 0, 0])
+        ways[0] += 1
+        ways[1] += connection.bytes_sent if peers.is_outbound else connection.bytes_recv
+        ways[2] += connection.bytes_recv if peers.is_outbound else connection.bytes_sent
+    return [
+        (
+            series.labels,
+            Tally(
+                series.closed + count,
+                series.closed,
+                series.request_bytes + request,
+                series.response_bytes + response,
+            ),
+        )
+        for series in connections.series.all()
+        for count, request, response in (live.get(series, NOTHING),)
+    ]
+
+
+def _failures(totals: Totals) -> Iterator[Family]:
+    yield Family(
+        "zproxy_connection_failures",
+        f"{OWN}connections that failed or were refused, early or late, by what went wrong",
+        ("reporter", "response_flags", "reason"),
+        [((*_who(key), key[1]), count) for key, count in totals.failures.items()],
+    )
+    yield Family(
+        "zproxy_early_denials",
+        f"{OWN}connections and tunnels refused before their peers were known",
+        ("reporter", "response_flags", "reason"),
+        [((*_who(key), key[1]), count) for key, count in totals.early.items()],
+    )
+
+
+def _tunnels(totals: Totals) -> Iterator[Family]:
+    roles = totals.tunnels
+    yield Family(
+        "zproxy_tunnels_opened",
+        f"{OWN}HBONE tunnels whose TLS came up and whose peer was accepted",
+        ("role",),
+        [((role,), counts.opened) for role, counts in roles.items()],
+    )
+    yield Family(
+        "zproxy_tunnels_open",
+        f"{OWN}HBONE tunnels that are open",
+        ("role",),
+        [((role,), counts.opened - counts.closed) for role, counts in roles.items()],
+        is_gauge=True,
+    )
+    yield Family(
+        "zproxy_tunnel_failures",
+        f"{OWN}HBONE tunnels that failed before they could carry a stream, or whose peer broke HTTP/2",
+        ("role", "response_flags"),
+        [
+            ((role, flag.value), count)
+            for role, counts in roles.items()
+            for flag, count in counts.failed.items()
+        ],
+    )
+
+
+def render(shown: Iterable[Family]) -> str:
+    """Return OpenMetrics text; families without a sample are left out."""
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+    from prometheus_client.openmetrics.exposition import generate_latest
+    from prometheus_client.registry import Collector, CollectorRegistry
+
+    class Snapshot(Collector):
+        def collect(self) -> Iterator[Metric]:
+            for family in shown:
+                kind = GaugeMetricFamily if family.is_gauge else CounterMetricFamily
+                metric = kind(family.name, family.help, labels=family.labels)
+                for labels, value in family.rows:
+                    metric.add_metric(labels, value)
+                if family.rows:
+                    yield metric
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Snapshot())
+    text: bytes = generate_latest(registry)  # type: ignore[no-untyped-call] # the library's only one
+    return text.decode()
+
+
+def _who(key: tuple[Direction, str]) -> tuple[str, str]:
+    direction, reason = key
+    return REPORTERS[direction], flag_of(reason).value
