@@ -30,7 +30,7 @@ from zproxy.identity.manager import CertificateManager
 from zproxy.model.conn import OutboundPolicy
 from zproxy.model.workload import Workload
 from zproxy.net.deadline import Waiter
-from zproxy.net.drivers import Driver, LoopDriver, ThreadDriver, name_thread
+from zproxy.net.drivers import Driver, ThreadDriver, name_thread
 from zproxy.net.netns import Netns
 from zproxy.net.poller import Flushable, Pollable
 from zproxy.net.sockets import SocketFactory
@@ -178,11 +178,7 @@ class Daemon:
         made = []
         for number in range(options.workers):
             worker = Worker(Deadlines(idle_s=options.idle_s), Limits(), _crashed)
-            driver: Driver
-            if options.workers == 1:
-                driver = LoopDriver(number, worker)
-            else:
-                driver = ThreadDriver(number, worker, self._tell_failure)
+            driver = ThreadDriver(number, worker, self._tell_failure)
             connections = Connections(
                 log, worker.limits.ended_connections, worker.limits.metric_series, numbers
             )

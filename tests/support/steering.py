@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.inline import InlineDriver
 from tests.support.mesh import workload
 from tests.support.netns import Namespace
 from zproxy.config import Deadlines, Limits
@@ -16,7 +17,6 @@ from zproxy.identity.ca import LocalCa
 from zproxy.identity.manager import CertificateManager
 from zproxy.model.conn import OutboundPolicy
 from zproxy.model.workload import Workload
-from zproxy.net.drivers import LoopDriver
 from zproxy.net.netns import Netns
 from zproxy.net.sockets import SocketFactory
 from zproxy.net.worker import Worker
@@ -77,7 +77,7 @@ class Bench:
         self.worker = Worker(Deadlines(), Limits(), lambda _, error: self.crashes.append(error))
         self.crashes: list[Exception] = []
         self.connections = Connections(self, 64, 64)
-        self.workers = [PodWorker(LoopDriver(0, self.worker), self.connections, self.straw)]
+        self.workers = [PodWorker(InlineDriver(0, self.worker), self.connections, self.straw)]
         self.manager = self.new_manager()
 
     def new_manager(self) -> Manager:

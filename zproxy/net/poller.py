@@ -1,8 +1,7 @@
 """Readiness for the data plane: one epoll set, a table fd -> owner, one flush per batch.
 
-The set is itself readable, so that of a node's only worker hangs in uvloop as a single reader; a thread of
-its own waits in it. Either way one call serves a whole batch of events, and everything that the batch made
-dirty is flushed once at its end. So all frames of a tunnel leave in one TLS write and one send.
+One call serves a whole batch of events, and everything that the batch made dirty is flushed once at its end.
+So all frames of a tunnel leave in one TLS write and one send.
 """
 
 import select

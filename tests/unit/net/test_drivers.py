@@ -1,4 +1,4 @@
-"""What makes a worker go: alike for callers whether it is a thread or the loop, and loud when it is lost."""
+"""What makes a worker go: its answers, its deadlines, its end, and that it is loud when it is lost."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ import pytest
 from zproxy.config import Deadlines, Limits
 from zproxy.errors import WorkerFailed
 from zproxy.net import drivers
-from zproxy.net.drivers import Driver, LoopDriver, ThreadDriver
+from zproxy.net.drivers import Driver, ThreadDriver
 from zproxy.net.poller import READ
 from zproxy.net.worker import Worker
 
@@ -24,18 +24,14 @@ ROOT = Path(__file__).parents[3]
 
 
 class Stand:
-    """A driver of one kind, and whatever it reported."""
+    """A driver, and whatever it reported."""
 
-    def __init__(self, kind: type[Driver]) -> None:
+    def __init__(self) -> None:
         self.crashes: list[Exception] = []
         self.failures: list[WorkerFailed] = []
         self.on_failure: Callable[[], object] = lambda: None
         self.worker = Worker(Deadlines(), Limits(), lambda _, error: self.crashes.append(error))
-        self.driver: Driver
-        if kind is ThreadDriver:
-            self.driver = ThreadDriver(3, self.worker, self._failed)
-        else:
-            self.driver = LoopDriver(3, self.worker)
+        self.driver = ThreadDriver(3, self.worker, self._failed)
 
     def _failed(self, failure: WorkerFailed) -> None:
         self.failures.append(failure)
@@ -55,14 +51,9 @@ class Stand:
         return asyncio.run(main())
 
 
-@pytest.fixture(params=[LoopDriver, ThreadDriver], ids=["loop", "thread"])
-def stand(request: pytest.FixtureRequest) -> Stand:
-    return Stand(request.param)
-
-
 @pytest.fixture
-def threaded() -> Stand:
-    return Stand(ThreadDriver)
+def stand() -> Stand:
+    return Stand()
 
 
 class Reader:
@@ -135,7 +126,7 @@ def test_events_are_served(stand: Stand) -> None:
 
     reader = stand.run(visit)
     assert reader.got == b"x"
-    assert (reader.thread == threading.get_ident()) is isinstance(stand.driver, LoopDriver)
+    assert reader.thread not in {0, threading.get_ident()}
 
 
 def test_deadlines_expire_although_nothing_happens(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,136 +178,132 @@ def test_after_the_stop_what_is_left_is_closed_by_the_caller(stand: Stand) -> No
     assert stand.failures == []
 
 
-def test_what_was_handed_over_before_the_stop_is_done(threaded: Stand) -> None:
+def test_what_was_handed_over_before_the_stop_is_done(stand: Stand) -> None:
     async def visit(_: Stand) -> list[int]:
-        calls = [asyncio.ensure_future(threaded.driver.call(lambda: 1)) for _ in range(50)]
+        calls = [asyncio.ensure_future(stand.driver.call(lambda: 1)) for _ in range(50)]
         await asyncio.sleep(0)
-        await threaded.driver.stop()
+        await stand.driver.stop()
         return list(await asyncio.gather(*calls))
 
-    assert threaded.run(visit) == [1] * 50
+    assert stand.run(visit) == [1] * 50
 
 
-def test_one_that_never_started_can_be_stopped_and_closed(threaded: Stand) -> None:
-    asyncio.run(threaded.driver.stop())
-    threaded.driver.close()
+def test_one_that_never_started_can_be_stopped_and_closed(stand: Stand) -> None:
+    asyncio.run(stand.driver.stop())
+    stand.driver.close()
 
 
-def test_work_runs_in_a_thread_that_is_named_after_the_worker(threaded: Stand) -> None:
+def test_work_runs_in_a_thread_that_is_named_after_the_worker(stand: Stand) -> None:
     def look() -> tuple[str, str]:
         return threading.current_thread().name, Path("/proc/thread-self/comm").read_text()
 
-    assert threaded.run(lambda _: threaded.driver.call(look)) == ("zproxy-w3", "zproxy-w3\n")
+    assert stand.run(lambda _: stand.driver.call(look)) == ("zproxy-w3", "zproxy-w3\n")
 
 
 def test_a_thread_that_dies_says_so_and_fails_every_call(
-    threaded: Stand, caplog: pytest.LogCaptureFixture
+    stand: Stand, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def visit(_: Stand) -> None:
         with pytest.raises(WorkerFailed, match="ended by SystemExit"):
-            await threaded.driver.call(sys.exit)
+            await stand.driver.call(sys.exit)
         with pytest.raises(WorkerFailed, match="data-plane worker 3 died: SystemExit"):
-            await for_ever(threaded.driver)
+            await for_ever(stand.driver)
 
-    threaded.run(visit)
-    assert [str(failure) for failure in threaded.failures] == ["data-plane worker 3 died: SystemExit: "]
+    stand.run(visit)
+    assert [str(failure) for failure in stand.failures] == ["data-plane worker 3 died: SystemExit: "]
     assert "data-plane worker 3 died" in caplog.text
     assert "Traceback" in caplog.text
 
 
-def test_a_handler_that_raises_does_not_end_the_thread(threaded: Stand) -> None:
+def test_a_handler_that_raises_does_not_end_the_thread(stand: Stand) -> None:
     async def visit(_: Stand) -> int:
         near, far = os.pipe()
         os.close(far)
 
         class Broken(Reader):
             def on_event(self, events: int) -> None:
-                threaded.worker.poller.remove(near)
+                stand.worker.poller.remove(near)
                 raise ValueError("a bug")
 
-        await threaded.driver.call(lambda: threaded.worker.poller.add(near, Broken(near, lambda: 0), READ))
-        while not threaded.crashes:
-            await threaded.driver.call(lambda: None)
+        await stand.driver.call(lambda: stand.worker.poller.add(near, Broken(near, lambda: 0), READ))
+        while not stand.crashes:
+            await stand.driver.call(lambda: None)
         os.close(near)
-        return await threaded.driver.call(lambda: 7)
+        return await stand.driver.call(lambda: 7)
 
-    assert threaded.run(visit) == 7
-    assert [str(error) for error in threaded.crashes] == ["a bug"]
+    assert stand.run(visit) == 7
+    assert [str(error) for error in stand.crashes] == ["a bug"]
 
 
-def test_a_poller_that_breaks_ends_the_thread_loudly(threaded: Stand) -> None:
+def test_a_poller_that_breaks_ends_the_thread_loudly(stand: Stand) -> None:
     async def visit(_: Stand) -> None:
-        await threaded.driver.call(threaded.worker.poller.close)
+        await stand.driver.call(stand.worker.poller.close)
         with pytest.raises(WorkerFailed, match="died: ValueError: I/O operation on closed epoll object"):
-            await for_ever(threaded.driver)
+            await for_ever(stand.driver)
 
-    threaded.run(visit)
-    assert len(threaded.failures) == 1
+    stand.run(visit)
+    assert len(stand.failures) == 1
 
 
 def test_a_thread_that_hangs_is_reported_and_the_caller_goes_on(
-    threaded: Stand, monkeypatch: pytest.MonkeyPatch
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drivers, "ANSWER_S", 0.05)
     release = threading.Event()
 
     async def visit(_: Stand) -> None:
         with pytest.raises(WorkerFailed, match=r"data-plane worker 3 has not answered for 0\.05 s"):
-            await threaded.driver.call(lambda: release.wait(WAIT_S))
+            await stand.driver.call(lambda: release.wait(WAIT_S))
         monkeypatch.setattr(drivers, "STOP_S", 0.05)
         with pytest.raises(WorkerFailed, match="data-plane worker 3 does not end"):
-            await threaded.driver.stop()
+            await stand.driver.stop()
         monkeypatch.setattr(drivers, "STOP_S", WAIT_S)
         release.set()
 
-    threaded.run(visit)
-    assert len(threaded.failures) == 1
+    stand.run(visit)
+    assert len(stand.failures) == 1
 
 
 def test_a_thread_that_hangs_is_found_although_nobody_asks_it_anything(
-    threaded: Stand, monkeypatch: pytest.MonkeyPatch
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drivers, "WATCH_S", 0.01)
     monkeypatch.setattr(drivers, "ANSWER_S", 0.05)
     release, lost = threading.Event(), threading.Event()
-    threaded.on_failure = lost.set
+    stand.on_failure = lost.set
 
     async def visit(_: Stand) -> bool:
-        threaded.worker.poller.clock = lambda: release.wait(WAIT_S) and time.monotonic()
+        stand.worker.poller.clock = lambda: release.wait(WAIT_S) and time.monotonic()
         found = await asyncio.to_thread(lost.wait, WAIT_S)
         release.set()
         return found
 
-    assert threaded.run(visit)
-    assert [str(failure) for failure in threaded.failures] == [
-        "data-plane worker 3 has not answered for 0.05 s"
-    ]
+    assert stand.run(visit)
+    assert [str(failure) for failure in stand.failures] == ["data-plane worker 3 has not answered for 0.05 s"]
 
 
-def test_a_thread_that_lives_is_watched_without_a_word(
-    threaded: Stand, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_thread_that_lives_is_watched_without_a_word(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drivers, "WATCH_S", 0.001)
 
     async def visit(_: Stand) -> None:
         for _turn in range(100):
-            await threaded.driver.call(lambda: None)
+            await stand.driver.call(lambda: None)
             await asyncio.sleep(0)
 
-    threaded.run(visit)
-    assert threaded.failures == []
+    stand.run(visit)
+    assert stand.failures == []
 
 
-def test_a_timeout_of_the_work_s_own_is_the_caller_s(threaded: Stand) -> None:
+def test_a_timeout_of_the_work_s_own_is_the_caller_s(stand: Stand) -> None:
     def give_up() -> None:
         raise TimeoutError("the work's own")
 
     async def visit(_: Stand) -> None:
         with pytest.raises(TimeoutError, match="the work's own"):
-            await threaded.driver.call(give_up)
+            await stand.driver.call(give_up)
 
-    threaded.run(visit)
-    assert threaded.failures == []
+    stand.run(visit)
+    assert stand.failures == []
 
 
 def test_the_name_of_a_process_is_that_of_its_first_thread() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.inline import InlineDriver
 from tests.support.mesh import mesh, workload
 from tests.support.plane import CLIENT_IP, SERVER_IP, Plane
 from tests.support.wallclock import WallClock
@@ -22,7 +23,6 @@ from zproxy.identity.manager import CertificateManager
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction
 from zproxy.model.workload import Protocol
-from zproxy.net.drivers import LoopDriver
 from zproxy.node.views import Views
 from zproxy.node.workers import PlacedStraw, PodWorker
 from zproxy.observe.connections import Connections
@@ -54,7 +54,7 @@ class Stage:
 
     def _worker(self, number: int, plane: Plane, connections: Connections) -> PodWorker:
         unused: Any = None
-        return PodWorker(LoopDriver(number, plane.worker), connections, unused)
+        return PodWorker(InlineDriver(number, plane.worker), connections, unused)
 
     def enroll(self, name: str, worker: int = 0) -> None:
         straw = PlacedStraw(self.workers[worker], self._straws[name])

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.inline import InlineDriver
 from tests.support.mesh import workload
 from tests.support.plane import Plane
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction
-from zproxy.net.drivers import LoopDriver
 from zproxy.node.workers import Figures, PlacedStraw, PodWorker, least_loaded
 from zproxy.observe.metrics import families
 from zproxy.proxy.straw import Straw
@@ -28,7 +28,7 @@ def plane() -> Iterator[Plane]:
 
 def worker_of(plane: Plane, number: int = 0, straw: Straw | None = None) -> PodWorker:
     made: Any = straw
-    return PodWorker(LoopDriver(number, plane.worker), plane.connections, lambda *_: made)
+    return PodWorker(InlineDriver(number, plane.worker), plane.connections, lambda *_: made)
 
 
 def test_a_straw_is_made_on_its_worker_and_known_by_plain_values(plane: Plane) -> None:
