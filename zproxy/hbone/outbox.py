@@ -21,10 +21,14 @@ SMALLEST_READ: Final = 16 << 10
 class Outbox:
     """Holds a batch only while dirty, and ciphertext only while the socket does not take it."""
 
-    __slots__ = ("_backlog", "_batch", "_fill", "_sock", "_tls", "_wire", "_worker", "bytes_sent")
+    __slots__ = (
+        "_backlog", "_batch", "_buffers", "_fill", "_sock", "_tls", "_wire", "_worker", "bytes_sent",
+        "is_congested",
+    )  # fmt: skip
 
     def __init__(self, worker: Worker, sock: socket.socket, tls: TlsSession, wire: HboneConnection) -> None:
         self._worker = worker
+        self._buffers = worker.buffers
         self._sock = sock
         self._tls = tls
         self._wire = wire
@@ -33,11 +37,8 @@ class Outbox:
         self._backlog = bytearray()
         self.bytes_sent = 0
         """Ciphertext that the socket took."""
-
-    @property
-    def is_congested(self) -> bool:
+        self.is_congested = False
         """Whether apps should not be read because the socket does not drain."""
-        return len(self._backlog) > self._worker.limits.backlog_bytes
 
     @property
     def backlog(self) -> int:
@@ -49,19 +50,22 @@ class Outbox:
         """Whether ciphertext waits for the socket."""
         return bool(self._backlog)
 
-    def pull(self, source: socket.socket, stream: Stream, size: int) -> int:
-        """Receive at most `size` bytes, one DATA frame, from `source`; raise as recv_into does.
+    def pull(self, source: socket.socket, stream: Stream) -> int:
+        """Receive one DATA frame from `source`; return and raise as `HboneConnection.fill` and recv_into do.
 
         Where the peer allows only small frames and one read filled such a frame, more follow at once.
         """
         wire = self._wire
-        batch = self._room()
-        fill = self._fill
-        at = fill + DATA_HEADER
-        moved = source.recv_into(batch[at : at + size])
-        if moved:
-            wire.put_data_header(batch, fill, stream, moved)
-            self._fill = at + moved
+        if wire.out:
+            self._put_control()
+        batch = self._batch
+        if batch is None:
+            batch = self._batch = self._buffers.borrow()
+        elif len(batch) - self._fill < SMALLEST_READ:
+            self._encrypt()
+        moved = wire.fill(batch, self._fill, stream, source.recv_into)
+        if moved > 0:
+            self._fill += DATA_HEADER + moved
             if moved >= SMALLEST_READ and moved == wire.max_frame < len(batch) // 2:
                 moved += self._scatter(batch, source, stream)
         return moved
@@ -80,7 +84,7 @@ class Outbox:
             self._put_control()
         batch = self._batch
         if batch is None:
-            batch = self._batch = self._worker.buffers.borrow()
+            batch = self._batch = self._buffers.borrow()
         elif len(batch) - self._fill < SMALLEST_READ:
             self._encrypt()
         return batch
@@ -116,7 +120,7 @@ class Outbox:
         batch = self._batch
         if batch is not None:
             self._encrypt()
-            self._worker.buffers.give_back(batch)
+            self._buffers.give_back(batch)
             self._batch = None
 
     def send(self) -> None:
@@ -125,7 +129,7 @@ class Outbox:
         if not data:
             return
         if self._backlog:
-            self._backlog += data
+            self._hold(data)
             return
         try:
             sent = self._sock.send(data)
@@ -133,7 +137,7 @@ class Outbox:
             sent = 0
         self.bytes_sent += sent
         if sent < len(data):
-            self._backlog += data[sent:]
+            self._hold(data[sent:])
             self._worker.poller.modify(self._sock.fileno(), READ | WRITE)
 
     def send_backlog(self) -> bool:
@@ -147,14 +151,21 @@ class Outbox:
         if not self._backlog:
             self._backlog = bytearray()  # an emptied bytearray keeps its memory; an idle tunnel has none
             self._worker.poller.modify(self._sock.fileno(), READ)
-        return len(self._backlog) <= self._worker.limits.backlog_bytes // 2
+        has_room = len(self._backlog) <= self._worker.limits.backlog_bytes // 2
+        if has_room:
+            self.is_congested = False
+        return has_room
 
     def drop(self) -> None:
         """Forget everything unsent."""
         if self._batch is not None:
-            self._worker.buffers.give_back(self._batch)
+            self._buffers.give_back(self._batch)
             self._batch, self._fill = None, 0
         self._backlog = bytearray()
+
+    def _hold(self, data: bytes | memoryview) -> None:
+        self._backlog += data
+        self.is_congested = len(self._backlog) > self._worker.limits.backlog_bytes
 
     def _put_control(self) -> None:
         """Put the control frames that wait between the DATA before and after them."""

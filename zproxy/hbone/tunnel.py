@@ -33,14 +33,12 @@ from zproxy.wire.events import (
     StreamReset,
     WindowOpened,
 )
-from zproxy.wire.hbone import HboneConnection
+from zproxy.wire.hbone import NO_ROOM, HboneConnection
 from zproxy.wire.stream import Stream
 from zproxy.wire.tls import TlsSession
 
 BLOCKED: Final = -1
 """`pull` moved nothing because the socket has nothing now."""
-NO_ROOM: Final = -2
-"""`pull` moved nothing because a window is closed or the tunnel's socket does not drain."""
 LARGEST_PUSH: Final = SMALLEST_READ - DATA_HEADER
 PING_AFTER_S: Final = 10.0
 """Silence after which the peer is pinged, ztunnel's value."""
@@ -161,15 +159,20 @@ class Tunnel:
         Return the bytes moved, 0 at its end of file, BLOCKED or NO_ROOM. After NO_ROOM the stream's owner
         hears `on_room`. Raises OSError as recv_into does.
         """
-        size = self.wire.budget(stream)
-        if size <= 0 or self._outbox.is_congested:
+        outbox = self._outbox
+        if outbox.is_congested:
             self._starved[stream.owner] = None
             return NO_ROOM
-        self.touch()
+        if not self._is_dirty:
+            self._is_dirty = True
+            self.worker.poller.soon(self)
         try:
-            return self._outbox.pull(source, stream, size)
+            moved = outbox.pull(source, stream)
         except BlockingIOError:
             return BLOCKED
+        if moved == NO_ROOM:
+            self._starved[stream.owner] = None
+        return moved
 
     def room_for(self, stream: Stream) -> int:
         """Return how many bytes `push` may take now; none before the peer, too, has accepted the tunnel."""

@@ -11,13 +11,14 @@ from typing import Final
 
 from zproxy.errors import ZproxyError
 from zproxy.hbone.owner import NOBODY
-from zproxy.hbone.tunnel import BLOCKED, NO_ROOM, Tunnel
+from zproxy.hbone.tunnel import BLOCKED, Tunnel
 from zproxy.net.deadline import Deadline
 from zproxy.net.poller import READ, WRITE
 from zproxy.net.sockets import close_with_reset
 from zproxy.observe.connections import Connection
 from zproxy.proxy.context import PodContext
 from zproxy.wire.errors import ErrorCode, code_name
+from zproxy.wire.hbone import NO_ROOM
 from zproxy.wire.stream import Stream
 
 TURN: Final = 256 << 10
@@ -76,6 +77,9 @@ class StreamRelay:
 
     def on_event(self, events: int) -> None:
         """Serve readiness of the app's socket."""
+        if events == READ and self._mask & READ:
+            self._pull()
+            return
         if events & WRITE and self._pending:
             self._send_pending()
         if self.is_done:
@@ -121,7 +125,10 @@ class StreamRelay:
             self._app_broke(error.errno)
             return
         if sent:
-            self._app_took(sent)
+            self.connection.bytes_recv += sent
+            tunnel, stream = self.tunnel, self.stream
+            if tunnel is not None and stream is not None:
+                tunnel.credit(stream, sent)
         if sent < size:
             self._keep(b"".join(chunks)[sent:])
 
@@ -231,18 +238,15 @@ class StreamRelay:
         except OSError as error:
             self._app_broke(error.errno)
             return
-        self._app_took(sent)
+        self.connection.bytes_recv += sent
+        if self.tunnel is not None and self.stream is not None:
+            self.tunnel.credit(self.stream, sent)
         del pending[:sent]
         if not pending:
             self._pending = None
             self._watch(self._mask & ~WRITE)
             if self._is_peer_ended:
                 self._shut_app()
-
-    def _app_took(self, size: int) -> None:
-        self.connection.bytes_recv += size
-        if self.tunnel is not None and self.stream is not None:
-            self.tunnel.credit(self.stream, size)
 
     def _app_broke(self, code: int | None) -> None:
         """The app's socket failed: its peer must see a break, not an end."""

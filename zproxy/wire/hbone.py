@@ -5,7 +5,8 @@ the throughput on DATA. The driver moves the bytes: it hands decrypted batches t
 frames in its own buffer with `put_data_header`, and sends `out` in between, in order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from zproxy.config import Limits
 from zproxy.wire import frames
@@ -17,6 +18,9 @@ from zproxy.wire.hpack_blocks import NO_TABLE
 from zproxy.wire.inbound import Inbound
 from zproxy.wire.stream import Link, Role, Stream
 from zproxy.wire.window import INITIAL
+
+NO_ROOM: Final = -2
+"""`fill` asked for nothing because a window is shut."""
 
 _pack = frames.HEAD.pack_into
 
@@ -31,7 +35,7 @@ class HboneConnection:
     window.
     """
 
-    __slots__ = ("_control", "_inbound", "_is_dead", "_link", "_next_id", "_preamble", "out")
+    __slots__ = ("_control", "_inbound", "_is_dead", "_link", "_next_id", "_preamble", "credit", "out")
 
     def __init__(self, role: Role, limits: Limits) -> None:
         self._link = Link(role, limits)
@@ -42,6 +46,8 @@ class HboneConnection:
         self._preamble = NO_TABLE
         """What the next header block must begin with; nothing after the first."""
         self.out = self._link.out
+        self.credit = self._link.credit
+        """Note that the far socket took bytes of a stream; the peer is told a quarter window at a time."""
 
     @property
     def is_ready(self) -> bool:
@@ -172,6 +178,29 @@ class HboneConnection:
         if end:
             link.end_local(stream)
 
+    def fill(self, buffer: memoryview, at: int, stream: Stream, receive: Callable[[memoryview], int]) -> int:
+        """Let `receive` write the payload of one DATA frame that begins at `at`, as far as windows allow.
+
+        Return how many bytes it gave, and then all of the frame is there; 0 when it gave none, NO_ROOM when
+        it was not asked because a window is shut. This is `budget` and `put_data_header` in one, for every
+        message of every app passes here.
+        """
+        link = self._link
+        size = stream.send_window
+        if size > link.send_window:  # noqa: PLR1730  # as in budget
+            size = link.send_window
+        if size > link.peer_max_frame:  # noqa: PLR1730  # likewise
+            size = link.peer_max_frame
+        if size <= 0 or stream.is_local_ended:
+            return NO_ROOM
+        payload = at + frames.HEAD_SIZE
+        moved = receive(buffer[payload : payload + size])
+        if moved:
+            stream.send_window -= moved
+            link.send_window -= moved
+            _pack(buffer, at, moved << 8, 0, stream.id)
+        return moved
+
     def end(self, stream: Stream) -> None:
         """Send END_STREAM: nothing more from our side."""
         if not stream.is_local_ended:
@@ -181,10 +210,6 @@ class HboneConnection:
     def reset(self, stream: Stream, code: int) -> None:
         """Close the stream both ways at once."""
         self._link.reset(stream, code)
-
-    def credit(self, stream: Stream, size: int) -> None:
-        """Note that the far socket took `size` bytes; the peer is told a quarter window at a time."""
-        self._link.credit(stream, size)
 
     def ping(self, opaque: bytes) -> None:
         """Ask the peer for a sign of life: 8 bytes, which PingAnswered brings back."""
