@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 from zproxy_cli.session import Session, pass_session
 
-from zproxy.config import MAX_WORKERS, STATE_ROOT
+from zproxy.config import MAX_BUSY_POLL_US, MAX_WORKERS, STATE_ROOT
 from zproxy.errors import ConfigError
 from zproxy.model.conn import OutboundPolicy
 
@@ -45,6 +45,15 @@ from zproxy.model.conn import OutboundPolicy
     help="End connections that move no byte for this long; 0 lets them be idle for ever.",
 )
 @click.option(
+    "--busy-poll",
+    "busy_poll_us",
+    type=click.IntRange(0, MAX_BUSY_POLL_US),
+    default=0,
+    show_default=True,
+    metavar="MICROSECONDS",
+    help="Look for more traffic this long before sleeping: lower latency for a core per worker. 0 is off.",
+)
+@click.option(
     "--outbound-policy",
     type=click.Choice([policy.value for policy in OutboundPolicy]),
     default="allow_any",
@@ -60,6 +69,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
     ca_dir: Path,
     workers: int,
     idle_timeout: int,
+    busy_poll_us: int,
     outbound_policy: str,
 ) -> None:
     """Run the daemon of a node until SIGTERM; logs go to stdout.
@@ -79,6 +89,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
         workers,
         verbose=session.verbosity > 0,
         idle_s=idle_timeout,
+        busy_poll_us=busy_poll_us,
         outbound_policy=OutboundPolicy(outbound_policy),
     )
     run(options)

@@ -74,6 +74,7 @@ class Options:
     workers: int = 1
     verbose: bool = False
     idle_s: float = 0.0
+    busy_poll_us: int = 0
     outbound_policy: OutboundPolicy = OutboundPolicy.ALLOW_ANY
 
 
@@ -178,7 +179,7 @@ class Daemon:
         made = []
         for number in range(options.workers):
             worker = Worker(Deadlines(idle_s=options.idle_s), Limits(), _crashed)
-            driver = ThreadDriver(number, worker, self._tell_failure)
+            driver = ThreadDriver(number, worker, self._tell_failure, options.busy_poll_us / 1e6)
             connections = Connections(
                 log, worker.limits.ended_connections, worker.limits.metric_series, numbers
             )

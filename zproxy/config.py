@@ -21,6 +21,8 @@ RUN_ROOT: Final = Path("/run/zproxy")
 STATE_ROOT: Final = Path("/var/lib/zproxy")
 """STATE_ROOT/ca holds the embedded CA."""
 
+MAX_BUSY_POLL_US: Final = 1000
+"""Longer than any round trip inside a data centre; beyond it a core burns for nothing."""
 MAX_WORKERS: Final = 64
 """Threads of one process share an interpreter; long before this many they wait for each other."""
 

@@ -36,8 +36,10 @@ def test_the_node_may_be_named_before_or_behind(
 
 
 def test_options_reach_the_daemon(zp: Zp, started: list[app.Options]) -> None:
-    zp("-v", "run", "--node", "a", "--config", "m.yaml", "--ca-dir", "/tmp/ca", "--idle-timeout", "90")
-    assert started == [app.Options("a", Path("m.yaml"), Path("/tmp/ca"), verbose=True, idle_s=90)]
+    more = ("--ca-dir", "/tmp/ca", "--idle-timeout", "90", "--busy-poll", "100")
+    zp("-v", "run", "--node", "a", "--config", "m.yaml", *more)
+    expected = app.Options("a", Path("m.yaml"), Path("/tmp/ca"), verbose=True, idle_s=90, busy_poll_us=100)
+    assert started == [expected]
 
 
 def test_without_a_node_the_sentence_says_what_is_missing(zp: Zp, started: list[app.Options]) -> None:

@@ -58,11 +58,22 @@ class Driver(Protocol):
 class ThreadDriver:
     """A worker with a thread of its own, called zproxy-wN, that waits in the worker's poller."""
 
-    def __init__(self, number: int, worker: Worker, on_failure: Callable[[WorkerFailed], object]) -> None:
-        """Let `on_failure` hear, from any thread, that the worker died or hangs."""
+    def __init__(
+        self,
+        number: int,
+        worker: Worker,
+        on_failure: Callable[[WorkerFailed], object],
+        busy_poll_s: float = 0.0,
+    ) -> None:
+        """Let `on_failure` hear, from any thread, that the worker died or hangs.
+
+        After an event the thread looks for more for `busy_poll_s` seconds before it sleeps: a wake-up less, a
+        core busy.
+        """
         self.number = number
         self.worker = worker
         self._on_failure = on_failure
+        self._busy_poll_s = busy_poll_s
         self._handover = Handover(worker.poller)
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name=f"zproxy-w{number}", daemon=True)
@@ -123,10 +134,19 @@ class ThreadDriver:
         poller = self.worker.poller
         due = poller.clock() + SWEEP_S
         while not self._is_stopping:
-            poller.run_batch(max(0.0, due - poller.clock()))
+            if poller.run_batch(max(0.0, due - poller.clock())) and self._busy_poll_s:
+                self._spin(due)
             if poller.now >= due:
                 due = poller.now + SWEEP_S
                 self._sweep()
+
+    def _spin(self, due: float) -> None:
+        """Look for more instead of sleeping, until busy_poll_s after the last event or until `due`."""
+        poller = self.worker.poller
+        until = poller.now + self._busy_poll_s
+        while poller.clock() < until and not self._is_stopping and poller.now < due:
+            if poller.run_batch():
+                until = poller.now + self._busy_poll_s
 
     def _sweep(self) -> None:
         try:

@@ -78,10 +78,10 @@ class Poller:
         """Flush `item` at the end of this batch. The caller asks at most once per batch."""
         self._dirty.append(item)
 
-    def run_batch(self, wait_s: float = 0.0) -> None:
+    def run_batch(self, wait_s: float = 0.0) -> bool:
         """Serve the events that are there, then flush; when there are none, wait up to `wait_s` for some.
 
-        Whoever is told that the epoll fd is readable need not wait.
+        Return whether there were any. Whoever is told that the epoll fd is readable need not wait.
         """
         batch = self._epoll.poll(wait_s, BATCH)
         self.now = self.clock()
@@ -95,6 +95,7 @@ class Poller:
             except Exception as error:  # one connection's bug must not take the node down
                 self._on_crash(owner, error)
         self.flush()
+        return bool(batch)
 
     def flush(self) -> None:
         """Flush everything dirty; also called after work that did not start from an event."""

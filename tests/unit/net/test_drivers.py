@@ -26,12 +26,12 @@ ROOT = Path(__file__).parents[3]
 class Stand:
     """A driver, and whatever it reported."""
 
-    def __init__(self) -> None:
+    def __init__(self, busy_poll_s: float = 0.0) -> None:
         self.crashes: list[Exception] = []
         self.failures: list[WorkerFailed] = []
         self.on_failure: Callable[[], object] = lambda: None
         self.worker = Worker(Deadlines(), Limits(), lambda _, error: self.crashes.append(error))
-        self.driver = ThreadDriver(3, self.worker, self._failed)
+        self.driver = ThreadDriver(3, self.worker, self._failed, busy_poll_s)
 
     def _failed(self, failure: WorkerFailed) -> None:
         self.failures.append(failure)
@@ -311,3 +311,45 @@ def test_the_name_of_a_process_is_that_of_its_first_thread() -> None:
     code += "print(open('/proc/self/comm').read(), end='')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout == "zproxy-w63\n"
+
+
+def test_after_an_event_a_busy_poller_looks_again_before_it_sleeps_and_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stand = Stand(busy_poll_s=0.02)
+    waits: list[float] = []
+    run_batch = stand.worker.poller.run_batch
+
+    def noted(wait_s: float = 0.0) -> bool:
+        waits.append(wait_s)
+        return run_batch(wait_s)
+
+    monkeypatch.setattr(stand.worker.poller, "run_batch", noted)
+
+    async def visit(_: Stand) -> None:
+        await stand.driver.call(lambda: waits.clear())
+        ends = time.monotonic() + WAIT_S
+        while not (waits and waits[-1] > 0.0):  # until it sleeps
+            assert time.monotonic() < ends
+            await asyncio.sleep(0)
+
+    stand.run(visit)
+    assert waits.count(0.0) > 10
+
+
+def test_a_poller_that_is_not_busy_sleeps_at_once(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    run_batch = stand.worker.poller.run_batch
+
+    def noted(wait_s: float = 0.0) -> bool:
+        waits.append(wait_s)
+        return run_batch(wait_s)
+
+    monkeypatch.setattr(stand.worker.poller, "run_batch", noted)
+
+    async def visit(_: Stand) -> None:
+        for _ in range(3):
+            await stand.driver.call(lambda: None)
+
+    stand.run(visit)
+    assert 0.0 not in waits[:3]
