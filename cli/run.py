@@ -72,7 +72,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
     busy_poll_us: int,
     outbound_policy: str,
 ) -> None:
-    """Run the daemon of a node until SIGTERM; logs go to stdout.
+    """Run the daemon of a node until SIGTERM; logs go to stdout. SIGHUP makes it read the mesh again.
 
     Pods that were enrolled when the last daemon of this node ended are taken up again. More than one worker
     pays when several pods are busy at once and there are cores for them.

@@ -38,6 +38,7 @@ from zproxy.net.tasks import every, spawn
 from zproxy.net.worker import Ticking, Worker
 from zproxy.node.control import ControlServer
 from zproxy.node.manager import Manager
+from zproxy.node.reload import CurrentMesh
 from zproxy.node.views import Views
 from zproxy.node.workers import PodWorker
 from zproxy.observe.access import AccessLog
@@ -117,7 +118,8 @@ class Daemon:
     def __init__(self, options: Options, mesh: Mesh, writer: LineWriter, stop: asyncio.Event) -> None:
         """Build all of it; nothing runs yet. `stop` is set when the daemon is to end."""
         self.engine: TlsEngine = choose_engine()
-        self._mesh = mesh
+        self._mesh = CurrentMesh(options.config, mesh)
+        self._is_mesh_old = asyncio.Event()
         self._stop = stop
         self._loop = asyncio.get_running_loop()
         self._failure: WorkerFailed | None = None
@@ -125,9 +127,9 @@ class Daemon:
         self._steering = Steering.open(options.node)
         self._drivers: list[Driver] = []
         self._workers = self._make_workers(options, AccessLog(writer))
-        self._manager = Manager(options.node, lambda: self._mesh, self._steering, self._workers)
+        self._manager = Manager(options.node, self._mesh, self._steering, self._workers)
         self._node = options.node
-        self._renewal: asyncio.Task[Any] | None = None
+        self._tasks: list[asyncio.Task[Any]] = []
         self._outbound_policy = options.outbound_policy
         self._metrics = Metrics([worker.metrics for worker in self._workers], writer)
         self._control: ControlServer | None = None
@@ -136,9 +138,11 @@ class Daemon:
         """Take up work."""
         for driver in self._drivers:
             driver.start()
-        self._renewal = spawn(every(RENEW_S, self._certificates.renew_due), "renew-certificates")
+        self._tasks.append(spawn(every(RENEW_S, self._certificates.renew_due), "renew-certificates"))
         await self._manager.restore()
-        views = Views(self._node, self._workers, self._manager, self._certificates, lambda: self._mesh)
+        self._tasks.append(spawn(self._reload_meshes(), "reload-mesh"))
+        self._loop.add_signal_handler(signal.SIGHUP, self._is_mesh_old.set)
+        views = Views(self._node, self._workers, self._manager, self._certificates, self._mesh)
         commands = views.commands() | {
             "enroll": self._manager.enroll,
             "unenroll": self._manager.unenroll,
@@ -164,14 +168,22 @@ class Daemon:
         """Drop everything; the pins stay."""
         if self._control is not None:
             await self._control.close()
-        if self._renewal is not None:
-            self._renewal.cancel()
+        for task in self._tasks:
+            task.cancel()
         for driver in self._drivers:
             await driver.stop()
         await self._manager.close()
         for driver in self._drivers:
             driver.close()
         self._steering.close()
+
+    async def _reload_meshes(self) -> None:
+        """Read the mesh file again after each SIGHUP; the loss of a worker ends the daemon, and this."""
+        with contextlib.suppress(WorkerFailed):
+            while await self._is_mesh_old.wait():
+                self._is_mesh_old.clear()
+                straws = [pod.straw for pod in self._manager.pods.values()]
+                await self._mesh.reload(straws, self._workers)
 
     def _make_workers(self, options: Options, log: AccessLog) -> list[PodWorker]:
         """Give each worker its own of everything that changes; connections are numbered by one counter."""
@@ -196,7 +208,7 @@ class Daemon:
             workload=workload,
             worker=worker,
             sockets=SocketFactory(netns, self._steering.exempt),
-            mesh=lambda: self._mesh,
+            mesh=self._mesh,
             certificates=self._certificates.source(workload.identity),
             engine=engine,
             connections=connections,

@@ -3,23 +3,17 @@
 They come from a pod of their own, which is enrolled nowhere, while a connection between two others goes on.
 """
 
-import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hpack import Decoder
 
 from tests.support.ca import CLIENT, SpiffeCa, spiffe
-from tests.support.frame_peer import HELLO, FramePeer, frame
-from tests.support.netns import Namespace, ip, namespace
-from tests.support.nodes import App, TwoNodes, two_nodes, wait_for
-from zproxy.identity.rootstore import CERTIFICATE_FILE, KEY_FILE
+from tests.support.frame_peer import HELLO, frame
+from tests.support.nodes import wait_for
+from tests.support.stranger import PORT, STRANGER, Scene, read_all, strange_scene, until, until_cut
 from zproxy.model.credentials import Credentials
 from zproxy.wire import frames
 from zproxy.wire.errors import ErrorCode
@@ -27,94 +21,13 @@ from zproxy.wire.headers import connect_block
 
 pytestmark = pytest.mark.root
 
-PORT = 15008
-STRANGER, GATE = "10.99.77.1", "10.99.77.2"
 TLS, H2 = "TLS_FAILURE", "H2_HANDSHAKE_FAILURE"
-MEMORY_KB = 48 << 10
-"""By how much all of this may make the daemon grow; one HPACK bomb alone is after five times as much."""
-
-
-class Scene(NamedTuple):
-    """Two enrolled pods that talk, and a stranger who can reach one of them."""
-
-    nodes: TwoNodes
-    ca: SpiffeCa
-    stranger: Namespace
-    near: socket.socket
-    directory: Path
-
-    def dial(self) -> socket.socket:
-        sock = self.stranger.socket()
-        sock.connect((self.nodes.server.ip4, PORT))
-        return sock
-
-    def peer(self, credentials: Credentials | None = None) -> FramePeer:
-        return FramePeer(self.dial(), credentials or self.ca.credentials(CLIENT))
-
-    def lines(self) -> list[str]:
-        """Access log lines that are about the stranger."""
-        return [line for line in self.nodes.b.lines(f"src.addr={STRANGER}:") if "\taccess\t" in line]
-
-    def reasons(self) -> dict[str, int]:
-        return dict(self.nodes.b.client.call("status")["connections_failed_by_reason"])
-
-    def exchange(self) -> None:
-        """The bystanders say something to each other."""
-        self.near.sendall(b"still there?")
-        assert self.near.recv(100) == b"still there?"
-
-    def pem(self, credentials: Credentials) -> str:
-        path = self.directory / "client.pem"
-        path.touch(0o600)
-        path.write_bytes(credentials.certificate_chain + credentials.private_key)
-        return str(path)
 
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    directory = tmp_path_factory.mktemp("nodes")
-    ca = SpiffeCa()
-    (directory / "ca").mkdir(0o700)
-    key = directory / "ca" / KEY_FILE
-    key.touch(0o600)
-    key.write_bytes(ca._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    (directory / "ca" / CERTIFICATE_FILE).write_bytes(ca.roots)
-    with ExitStack() as stack:
-        nodes = stack.enter_context(two_nodes(directory))
-        stranger = stack.enter_context(namespace("stranger"))
-        _join(stranger, nodes.server)
-        app = App(nodes.server, 7300, _echo)
-        stack.callback(app.close)
-        near = stack.enter_context(nodes.dial(7300))
-        scene = Scene(nodes, ca, stranger, near, directory)
-        scene.exchange()
-        before = _rss(nodes)
-        yield scene
-        scene.exchange()
-        assert _rss(nodes) - before < MEMORY_KB
-        near.close()
-
-
-def _echo(sock: socket.socket, _: object) -> None:
-    sock.settimeout(None)
-    while data := sock.recv(1 << 16):
-        sock.sendall(data)
-
-
-def _rss(nodes: TwoNodes) -> int:
-    assert nodes.b.process is not None
-    status = Path(f"/proc/{nodes.b.process.pid}/status").read_text()
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")))
-
-
-def _join(stranger: Namespace, server: Namespace) -> None:
-    ends = ("eth9", "netns", stranger.name, "type", "veth", "peer", "name", "eth9", "netns", server.name)
-    ip("link", "add", *ends)
-    for side, address in ((stranger, STRANGER), (server, GATE)):
-        ip("-n", side.name, "link", "set", "eth9", "addrgenmode", "none")
-        ip("-n", side.name, "addr", "add", f"{address}/24", "dev", "eth9")
-        ip("-n", side.name, "link", "set", "eth9", "up")
-    ip("-n", stranger.name, "route", "add", f"{server.ip4}/32", "via", GATE)
+    with strange_scene(tmp_path_factory.mktemp("nodes")) as made:
+        yield made
 
 
 class Outcome:
@@ -122,6 +35,7 @@ class Outcome:
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
+        wait_for(scene.is_quiet, "what was before has ended and is in the log")
         self._lines = len(scene.lines())
         self._reasons = scene.reasons()
 
@@ -221,7 +135,7 @@ def test_an_identity_that_is_not_ours_is_told_by_goaway(
 ) -> None:
     outcome = Outcome(scene)
     peer = scene.peer(scene.ca.credentials(*uris))
-    _until_cut(peer)
+    until_cut(peer)
     assert peer.goaway is not None
     assert peer.goaway[0] == ErrorCode.INADEQUATE_SECURITY
     assert sentence in f"{peer.goaway[1]}"
@@ -239,7 +153,7 @@ def test_garbage_is_refused(scene: Scene, garbage: bytes) -> None:
     outcome = Outcome(scene)
     with scene.dial() as sock:
         sock.sendall(garbage)
-        _read_all(sock)
+        read_all(sock)
     outcome.is_refused(TLS, "error=")
 
 
@@ -247,7 +161,7 @@ def test_http_1_inside_tls_is_no_http_2(scene: Scene) -> None:
     outcome = Outcome(scene)
     peer = scene.peer()
     peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    _until_cut(peer)
+    until_cut(peer)
     assert peer.goaway is not None
     assert peer.goaway[0] == ErrorCode.PROTOCOL_ERROR
     outcome.is_refused(H2, "HTTP/2 PROTOCOL_ERROR")
@@ -260,7 +174,7 @@ def test_get_is_not_connect(scene: Scene) -> None:
     options = ("-sS", "-k", "--http2", "-m", "5", "--cert", pem, "--key", pem)
     shown = ("-o", "/dev/null", "-w", "%{http_version} %{http_code}")
     assert run(scene, "curl", *options, *shown, url) == "2 400"
-    wait_for(lambda: not _tunnels(scene), "curl's tunnel ends")
+    wait_for(lambda: not scene.tunnels(), "curl's tunnel ends")
     outcome.is_refused("DENY", "expected method CONNECT")
 
 
@@ -292,12 +206,12 @@ def test_an_authority_that_may_not_pass_is_answered(
     peer = scene.peer()
     block = connect_block(authority.format(ip=server))
     peer.send(HELLO + frame(frames.HEADERS, frames.END_HEADERS, 1, block))
-    _until(peer, lambda: any(kind == frames.HEADERS for kind, *_ in peer.heard))
+    until(peer, lambda: any(kind == frames.HEADERS for kind, *_ in peer.heard))
     (answer,) = [payload for kind, _, _, payload in peer.heard if kind == frames.HEADERS]
     assert [bytes(value) for _, value in Decoder().decode(answer, raw=True)][:1] == [b"%d" % status]
     assert peer.goaway is None
     peer.close()
-    wait_for(lambda: not _tunnels(scene), "the tunnel ends")
+    wait_for(lambda: not scene.tunnels(), "the tunnel ends")
     if "refused" in sentence:  # the only one that came as far as the app: its peers are known
         wait_for(lambda: any(f"dst.hbone_addr={server}:4 " in line for line in scene.lines()), "its line")
         assert sentence in scene.lines()[-1]
@@ -322,7 +236,7 @@ def test_a_flood_costs_the_peer_its_tunnel(scene: Scene, case: str) -> None:
     outcome = Outcome(scene)
     peer = scene.peer()
     peer.send(HELLO + FLOODS[case])
-    _until_cut(peer)
+    until_cut(peer)
     outcome.is_refused(H2, "HTTP/2 ")
 
 
@@ -338,41 +252,10 @@ def test_rapid_reset_costs_the_peer_its_tunnel(scene: Scene) -> None:
             for n in range(1, 20_000, 2)
         )
     )
-    _until_cut(peer)
+    until_cut(peer)
     scene.exchange()
     wait_for(lambda: scene.reasons().get(H2, 0) > faults, "the fault is counted")
     wait_for(lambda: any("streams reset before their answer" in line for line in scene.lines()), "its line")
-
-
-def test_who_stalls_loses_its_place_at_the_deadline(scene: Scene) -> None:
-    """Silent from the start, in the middle of the handshake, before the preface, and before the ACK."""
-    lines = len(scene.lines())
-    silent, halting = scene.dial(), scene.dial()
-    halting.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
-    mute, rude = scene.peer(), scene.peer()
-    rude.send(frames.PREFACE + frame(frames.SETTINGS))
-    began = time.monotonic()
-
-    def have_gone() -> bool:
-        mute.step()
-        rude.step()
-        return len(scene.lines()) >= lines + 4
-
-    _until(mute, lambda: mute.is_secured)
-    wait_for(have_gone, "four lines", 15)
-    assert time.monotonic() - began > 9
-    scene.exchange()
-    gone = scene.lines()[lines:]
-    assert len(gone) == 4
-    assert sum("TLS and HTTP/2 handshake took longer than 10 s" in line for line in gone) == 3
-    assert sum("SETTINGS acknowledgement took longer than 10 s" in line for line in gone) == 1
-    for sock in (silent, halting):
-        with sock:
-            _read_all(sock)
-    assert rude.goaway is not None
-    assert rude.goaway[0] == ErrorCode.SETTINGS_TIMEOUT
-    for peer in (mute, rude):
-        peer.close()
 
 
 def test_one_peer_cannot_take_every_handshake_slot(scene: Scene) -> None:
@@ -386,29 +269,4 @@ def test_one_peer_cannot_take_every_handshake_slot(scene: Scene) -> None:
         with scene.nodes.dial(7300) as another:
             another.sendall(b"a new one")
             assert another.recv(100) == b"a new one"
-    wait_for(lambda: not _tunnels(scene), "the slots are free again")
-
-
-def _tunnels(scene: Scene) -> list[object]:
-    return [r for r in scene.nodes.b.client.call("tunnels") if r["remote"].startswith(STRANGER)]
-
-
-def _until(peer: FramePeer, condition: Callable[[], bool]) -> None:
-    def look() -> bool:
-        peer.step()
-        return condition()
-
-    wait_for(look, "what the peer waits for")
-
-
-def _until_cut(peer: FramePeer) -> None:
-    _until(peer, lambda: peer.is_cut)
-    peer.close()
-
-
-def _read_all(sock: socket.socket) -> None:
-    try:
-        while sock.recv(4096):
-            pass
-    except ConnectionResetError:
-        pass
+    wait_for(lambda: not scene.tunnels(), "the slots are free again")

@@ -16,6 +16,7 @@ from zproxy.net.netns import Netns
 from zproxy.observe.connections import Connections
 from zproxy.observe.metrics import Family, families
 from zproxy.proxy.straw import Straw, TunnelView
+from zproxy.state.store import Mesh
 
 MakeStraw = Callable[[Workload, Netns], Straw]
 
@@ -72,6 +73,10 @@ class PodWorker:
         """Return the families of this worker alone, all of one moment."""
         return await self.call(partial(families, self._connections))
 
+    async def on_mesh(self, workloads: Sequence[Workload]) -> None:
+        """See Connections."""
+        await self.call(partial(self._connections.on_mesh, workloads))
+
     async def idle(self) -> None:
         """Wait until no connection is open; for one waiter."""
         idle, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -102,6 +107,10 @@ class PlacedStraw:
             return [view(tunnel, now) for tunnel in self._straw.tunnels()]
 
         return await self.worker.call(look)
+
+    async def on_mesh(self, former: Mesh) -> None:
+        """See Straw."""
+        await self.worker.call(partial(self._straw.on_mesh, former))
 
     async def drain(self) -> None:
         """See Straw."""
