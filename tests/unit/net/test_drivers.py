@@ -327,7 +327,7 @@ def test_after_an_event_a_busy_poller_looks_again_before_it_sleeps_and_not_for_e
     monkeypatch.setattr(stand.worker.poller, "run_batch", noted)
 
     async def visit(_: Stand) -> None:
-        await stand.driver.call(lambda: waits.clear())
+        await stand.driver.call(waits.clear)
         ends = time.monotonic() + WAIT_S
         while not (waits and waits[-1] > 0.0):  # until it sleeps
             assert time.monotonic() < ends
@@ -348,7 +348,7 @@ def test_a_poller_that_is_not_busy_sleeps_at_once(stand: Stand, monkeypatch: pyt
     monkeypatch.setattr(stand.worker.poller, "run_batch", noted)
 
     async def visit(_: Stand) -> None:
-        for _ in range(3):
+        for _number in range(3):
             await stand.driver.call(lambda: None)
 
     stand.run(visit)
