@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.inline import InlineDriver
 from tests.support.mesh import mesh, workload, yaml_of
 from tests.support.plane import CLIENT_IP, SERVER_IP, Plane
-from zproxy.net.drivers import LoopDriver
 from zproxy.node.reload import CurrentMesh
 from zproxy.node.workers import PlacedStraw, PodWorker
 
@@ -26,7 +26,7 @@ class Stage:
         self.plane, self.path = plane, path
         self.mesh = CurrentMesh(path, mesh(CLIENT, SERVER))
         plane.client.mesh = plane.server.mesh = self.mesh
-        self._worker = PodWorker(LoopDriver(0, plane.worker), plane.connections, unused)
+        self._worker = PodWorker(InlineDriver(0, plane.worker), plane.connections, unused)
         self._straws = [
             PlacedStraw(self._worker, straw) for straw in (plane.client_straw, plane.server_straw)
         ]
