@@ -105,6 +105,11 @@ def test_a_row_has_the_medians_of_the_rounds_and_their_ratio() -> None:
     assert row.ratio == 1.5
 
 
+def test_one_worker_is_compared_with_two() -> None:
+    [row] = results("one node bulk up x8", zproxy=[3], **{"two workers": [6]}).rows()
+    assert (row.ratio, row.against) == (0.5, "two workers")
+
+
 def test_steering_is_compared_with_iptables() -> None:
     [row] = results("steering connects x1 rate", zproxy=[3], iptables=[2], direct=[9]).rows()
     assert (row.ratio, row.against) == (1.5, "iptables")
@@ -152,6 +157,7 @@ def test_the_json_has_null_where_nothing_was_measured() -> None:
         "zproxy>envoy": None,
         "envoy>zproxy": None,
         "iptables": None,
+        "two workers": None,
         "ratio": 1.5,
         "against": "envoy",
         "load_bound": [],

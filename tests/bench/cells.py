@@ -133,6 +133,11 @@ def _shapes() -> Iterator[Shape]:
         yield Shape(f"steering connects x{count}", "cps", ("cps", str(count)), "steering")
     for count in (1, 64):
         yield Shape(f"steering rr 64B x{count}", "rr", ("rr", "64", str(count)), "steering")
+    yield Shape("busy poll rr 64B x1", "rr", ("rr", "64", "1"), "busy")
+    yield Shape("one node bulk up x8", "bulk", ("bulk", "up", "8"), "one node")
+    yield Shape("one node bulk down x8", "bulk", ("bulk", "down", "8"), "one node")
+    yield Shape("one node rr 64B x64", "rr", ("rr", "64", "64"), "one node")
+    yield Shape("one node connects x16", "cps", ("cps", "16"), "one node")
     for count in (1000, 10_000):
         yield Shape(f"idle x{count}", "idle", (str(count),), "memory")
 
@@ -143,9 +148,12 @@ CONTENDERS: Final[dict[str, tuple[str, ...]]] = {
     "mesh": ("zproxy", "envoy", "direct", "zproxy>envoy", "envoy>zproxy"),
     "passthrough": ("zproxy", "envoy", "direct"),
     "steering": ("zproxy", "iptables", "direct"),
+    "busy": ("zproxy", "envoy"),
+    "one node": ("zproxy", "two workers"),
     "memory": ("zproxy", "envoy"),
 }
-"""Who takes part in which group. In `steering`, `direct` is no steering at all."""
+"""Who takes part in which group. In `steering`, `direct` is no steering at all; in `busy`, zproxy runs with
+--busy-poll; in `one node`, one daemon has both pods, with one worker or with two."""
 
 
 def contenders_of(shape: Shape) -> tuple[str, ...]:
@@ -178,8 +186,9 @@ class Row:
 
     @property
     def against(self) -> str:
-        """Whom zproxy is compared with: iptables where it stands for Envoy, as in the steering cells."""
-        return "iptables" if self.cell.name.startswith("steering ") else "envoy"
+        """Whom zproxy is compared with: what stands for Envoy in the cells where there is none."""
+        rivals = {"steering ": "iptables", "one node ": "two workers"}
+        return next((rival for prefix, rival in rivals.items() if self.cell.name.startswith(prefix)), "envoy")
 
     @property
     def ratio(self) -> float | None:

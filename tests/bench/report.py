@@ -6,7 +6,7 @@ from typing import Any, Final
 from tests.bench.cells import Row
 from tests.bench.gates import Verdict
 
-COLUMNS: Final = ("zproxy", "envoy", "direct", "zproxy>envoy", "envoy>zproxy", "iptables")
+COLUMNS: Final = ("zproxy", "envoy", "direct", "zproxy>envoy", "envoy>zproxy", "iptables", "two workers")
 """Contenders in the order of their columns; one that nobody measured has none."""
 
 

@@ -19,6 +19,7 @@ from zproxy.model.addr import Endpoint
 from zproxy.model.identity import SpiffeId
 from zproxy.steering.steering import PodSteering
 
+BUSY: Final = ("--busy-poll", "100")
 RESERVED: Final = f"{APP_PORT},15000-15199"
 
 
@@ -76,6 +77,8 @@ class Builder:
         self._program = program
         self._stack = stack
         self._count = 0
+        self._options: tuple[str, ...] = ()
+        """More words for `zproxy run`."""
 
     def build(self, group: str, contender: str) -> World:
         """Make the world of `contender` in `group` and start everything in it."""
@@ -83,9 +86,12 @@ class Builder:
         self._count += 1
         if group == "steering":
             self._steer(world, contender)
+        elif group == "one node":
+            self._one_node(world, workers=2 if contender == "two workers" else 1)
         elif contender != "direct":
             is_plain = group == "passthrough"
             client, _, server = contender.partition(">")
+            self._options = BUSY if group == "busy" else ()
             self._proxies(world, client, "" if is_plain else server or client)
         if group != "steering":
             world.app_pid = self._stack.enter_context(app(self._program, world.server.name)).pid
@@ -135,7 +141,7 @@ class Builder:
     def _node(self, world: World, names: dict[str, str], side: str, *, in_mesh: bool) -> Node:
         """Start the daemon of one pod and enrol the pod; `in_mesh` says whether the server is known to it."""
         pods = {"client": world.client} | ({"server": world.server} if in_mesh else {})
-        node = Node(names[side], self._directory, self._directory / "ca")
+        node = Node(names[side], self._directory, self._directory / "ca", self._options)
         node.config.write_text(
             yaml_of(*(workload(f"demo/{name}", pod.ip4, node=names[name]) for name, pod in pods.items()))
         )
@@ -143,6 +149,18 @@ class Builder:
         node.start()
         node.client.call("enroll", pod=f"demo/{side}", netns=pods[side].name)
         return node
+
+    def _one_node(self, world: World, workers: int) -> None:
+        """Let one daemon hold both pods: every byte is encrypted and decrypted by one process."""
+        pods = {"client": world.client, "server": world.server}
+        name = f"{PREFIX}{self._count}-node"
+        node = Node(name, self._directory, self._directory / "ca", ("--workers", str(workers)))
+        node.config.write_text(yaml_of(*(workload(f"demo/{pod}", pods[pod].ip4, node=name) for pod in pods)))
+        self._stack.callback(node.clean)
+        node.start()
+        for pod, namespace in pods.items():
+            node.client.call("enroll", pod=f"demo/{pod}", netns=namespace.name)
+        world.proxies["node"] = node
 
     def _envoy(self, pod: Namespace, config: envoy_config.Config) -> Envoy:
         """Start an Envoy with one worker, and without access log or anything else that costs it time."""
