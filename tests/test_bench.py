@@ -106,7 +106,8 @@ def test_a_row_has_the_medians_of_the_rounds_and_their_ratio() -> None:
 
 
 def test_one_worker_is_compared_with_two() -> None:
-    [row] = results("one node bulk up x8", zproxy=[3], **{"two workers": [6]}).rows()
+    medians: dict[str, list[float]] = {"zproxy": [3], "two workers": [6]}
+    [row] = results("one node bulk up x8", **medians).rows()
     assert (row.ratio, row.against) == (0.5, "two workers")
 
 

@@ -164,9 +164,8 @@ def _print(options: argparse.Namespace, results: Results) -> int:
     print(_machine())
     print(f"command: {shlex.join(['python', '-m', 'tests.bench', *sys.argv[1:]])}")
     print(f"medians of {options.rounds} rounds, windows of {options.seconds} s; ratio is zproxy to envoy,")
-    print(
-        "in steering cells to iptables, in those of one node to two workers; CPU is the proxies'; direct is the load without any proxy\n"
-    )
+    print("in steering cells to iptables, in those of one node to two workers; CPU is the proxies';")
+    print("direct is the load without any proxy\n")
     print(table(report.cells_table(rows), 3), end="\n\n")
     usual, often = results.noise()
     print(f"others on this machine used {usual:.0%} of a core in the median run, {often:.0%} in one of ten")
