@@ -58,6 +58,10 @@ class FakeSocket:
         del self.inbox[:size]
         return size
 
+    def recv(self, size: int) -> bytes:
+        buffer = memoryview(bytearray(size))
+        return bytes(buffer[: self.recv_into(buffer)])
+
     def recvmsg_into(self, buffers: list[memoryview]) -> tuple[int, list[object], int, None]:
         size = self.recv_into(buffers[0])
         for buffer in buffers[1:]:

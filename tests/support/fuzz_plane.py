@@ -16,6 +16,7 @@ from tests.support.mesh import mesh, workload
 from tests.support.plane import CLIENT_IP, SERVER_IP, FixedCertificates, Lines
 from zproxy.config import Deadlines
 from zproxy.hbone.pool import Pool
+from zproxy.hbone.tunnel import State
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import OutboundPolicy
 from zproxy.net.buffers import Buffers
@@ -183,6 +184,9 @@ class World:
             assert isinstance(relay, StreamRelay)
             assert len(relay._pending or b"") <= SMALL.stream_window
             assert not relay.is_done
+            assert relay.tunnel is None or relay.tunnel.state is not State.CLOSED, (
+                "a relay outlives its tunnel"
+            )
         for tunnel in (*self.pod.pool.tunnels(), *self.pod.tunnels):
             assert len(tunnel._outbox._backlog) <= SMALL.backlog_bytes + 32_768
             assert len(tunnel._starved) <= len(self.pod.relays)

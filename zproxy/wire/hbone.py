@@ -66,8 +66,8 @@ class HboneConnection:
 
     @property
     def streams(self) -> tuple[Stream, ...]:
-        """The streams that are not closed."""
-        return tuple(self._link.streams.values())
+        """The streams that are not closed, and after a RemoteProtocolError those whose end it swallowed."""
+        return (*self._link.streams.values(), *self._inbound.untold)
 
     @property
     def streams_opened(self) -> int:

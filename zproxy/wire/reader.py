@@ -10,7 +10,7 @@ from typing import Final
 from zproxy.config import Limits
 from zproxy.wire import frames
 from zproxy.wire.errors import ErrorCode, RemoteProtocolError
-from zproxy.wire.events import DataReceived, Event
+from zproxy.wire.events import DataReceived, Event, StreamEnded, StreamReset
 from zproxy.wire.flood import CHATTER
 from zproxy.wire.stream import Link, Stream
 
@@ -30,7 +30,7 @@ class FrameReader:
 
     __slots__ = (
         "_batches", "_completed", "_ends", "_events", "_flow", "_largest", "_link", "_partial", "_preface",
-        "_remaining", "_skip", "block_stream",
+        "_remaining", "_skip", "block_stream", "untold",
     )  # fmt: skip
 
     def __init__(self, link: Link) -> None:
@@ -51,6 +51,8 @@ class FrameReader:
         self._preface = len(frames.PREFACE) if link.is_server else 0
         """Bytes of the client's preface that are still to come."""
         self._largest = _largest(link.limits)
+        self.untold: tuple[Stream, ...] = ()
+        """Streams that ended in the batch which a fault of the peer cut off: nobody has heard of it."""
         self.block_stream = 0
         """Stream of a header block that is incomplete: nothing but its CONTINUATION may follow."""
 
@@ -72,6 +74,10 @@ class FrameReader:
             if at < len(data):
                 self._partial += data[at:]
             self._link.guard.earn(1 + len(batches))
+        except RemoteProtocolError:
+            closed = (event.stream for event in events if isinstance(event, StreamEnded | StreamReset))
+            self.untold = tuple(dict.fromkeys(stream for stream in closed if stream.is_closed))
+            raise
         finally:
             batches.clear()
             self._events = []

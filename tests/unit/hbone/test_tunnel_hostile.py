@@ -186,6 +186,18 @@ def test_an_attack_costs_the_attacker_its_tunnel_and_nobody_anything_else(
     assert plane.connections.totals.reasons["H2_HANDSHAKE_FAILURE"] > counted
 
 
+def test_a_stream_that_ended_in_the_batch_of_the_fault_is_not_forgotten(
+    plane: Plane, bystander: tuple[socket.socket, socket.socket]
+) -> None:
+    peer = attacker(plane)
+    peer.send(HELLO + OPEN)
+    plane.wait(lambda: len(plane.server.relays) == 2)
+    peer.send(frames.rst_stream(1, 8) + ATTACKS["PING of 9 bytes"][0])
+    plane.wait(lambda: peer.is_cut)
+    assert len(plane.server.relays) == 1
+    exchange(plane, bystander)
+
+
 TOLERATED = {
     "unknown frames": frame(0x42, 0xFF, 7, bytes(10_000)) * 20,
     "PRIORITY": frame(frames.PRIORITY, 0, 1, bytes(5)) + frame(frames.PRIORITY, 0, 99, bytes(5)),
