@@ -180,7 +180,7 @@ class Inbound(FrameReader):
                 self.on_remote_end(stream)
 
     def _on_rst_stream(self, _flags: int, stream_id: int, payload: memoryview) -> None:
-        link = self._link
+        link, code = self._link, frames.word(payload)
         stream = link.streams.get(stream_id)
         if stream is None:
             self._reject_idle(stream_id, "RST_STREAM")
@@ -188,7 +188,7 @@ class Inbound(FrameReader):
             return
         link.close(stream)
         link.forfeit(stream)
-        self._events.append(StreamReset(stream, frames.word(payload)))
+        self._events.append(StreamReset(stream, code))
         if link.is_server and not stream.is_answered:
             link.guard.waste("streams reset before their answer")
 
