@@ -186,13 +186,18 @@ def test_an_attack_costs_the_attacker_its_tunnel_and_nobody_anything_else(
     assert plane.connections.totals.reasons["H2_HANDSHAKE_FAILURE"] > counted
 
 
-def test_a_stream_that_ended_in_the_batch_of_the_fault_is_not_forgotten(
-    plane: Plane, bystander: tuple[socket.socket, socket.socket]
+@pytest.mark.parametrize(
+    "fault",
+    [frames.rst_stream(1, 8) + frame(frames.PING, 0, 0, bytes(9)), frame(frames.RST_STREAM, 0, 1, bytes(3))],
+    ids=["behind its end", "its end itself"],
+)
+def test_a_stream_that_ends_with_the_fault_is_not_forgotten(
+    plane: Plane, bystander: tuple[socket.socket, socket.socket], fault: bytes
 ) -> None:
     peer = attacker(plane)
     peer.send(HELLO + OPEN)
     plane.wait(lambda: len(plane.server.relays) == 2)
-    peer.send(frames.rst_stream(1, 8) + ATTACKS["PING of 9 bytes"][0])
+    peer.send(fault)
     plane.wait(lambda: peer.is_cut)
     assert len(plane.server.relays) == 1
     exchange(plane, bystander)
