@@ -129,6 +129,7 @@ class OutboundStream(StreamRelay):
             return
         if self._early:
             tunnel.push(stream, self._early)
+            self._watch(READ)  # it will hardly say more before the answer, and then nothing need be changed
 
     def on_no_tunnel(self, error: ZproxyError) -> None:
         """The peer cannot be reached, or is not who it should be: nothing of the app's was sent."""
@@ -137,10 +138,11 @@ class OutboundStream(StreamRelay):
     def on_answer(self, status: int) -> None:
         """Relay on 200, refuse on anything else."""
         self.pod.worker.answering.done(self)
-        self._early = b""
+        was_heard, self._early = bool(self._early), b""
         if status == OK:
             self.start()
-            self._pull()  # the app has hardly waited with its first bytes
+            if not was_heard:
+                self._pull()  # what it has said meanwhile
         else:
             self.give_up(f"http status: {status}", "PEER_DENY" if status == 401 else "CONNECT")
 

@@ -169,6 +169,9 @@ class StreamRelay:
             self._app_broke(code)
 
     def _pull(self) -> None:
+        if not self.is_open:
+            self._watch(self._mask & ~READ)
+            return
         tunnel, stream = self.tunnel, self.stream
         if tunnel is None or stream is None:
             return

@@ -1,6 +1,7 @@
 """What becomes of a connection that the pod's app makes."""
 
 import os
+import select
 import socket
 from collections.abc import Iterator
 from contextlib import closing
@@ -163,6 +164,18 @@ def test_no_byte_of_the_app_leaves_before_both_ends_have_accepted_the_tunnel(pla
     assert peer.received == b""
     peer.wire.respond(peer.streams[0], 200)
     plane.wait(lambda: peer.received == b"secret")
+
+
+def test_an_app_that_says_more_before_the_answer_is_not_asked_again_and_again(plane: Plane) -> None:
+    server = warm(plane)
+    near = plane.dial(said=b"early")
+    peer = requested(plane, server, 2)
+    near.sendall(b", late")
+    plane.settle()
+    poller = plane.worker.poller
+    assert not select.select([poller.fileno()], [], [], 0)[0], "the poller has nothing to do"
+    peer.wire.respond(peer.streams[1], 200)
+    plane.wait(lambda: peer.received == b"early, late")
 
 
 def test_what_goes_along_is_at_most_a_frame(plane: Plane) -> None:
