@@ -180,6 +180,7 @@ class Inbound(FrameReader):
                 self.on_remote_end(stream)
 
     def _on_rst_stream(self, _flags: int, stream_id: int, payload: memoryview) -> None:
+        code = frames.word(payload)
         link = self._link
         stream = link.streams.get(stream_id)
         if stream is None:
@@ -188,7 +189,7 @@ class Inbound(FrameReader):
             return
         link.close(stream)
         link.forfeit(stream)
-        self._events.append(StreamReset(stream, frames.word(payload)))
+        self._events.append(StreamReset(stream, code))
         if link.is_server and not stream.is_answered:
             link.guard.waste("streams reset before their answer")
 
