@@ -180,7 +180,8 @@ class Inbound(FrameReader):
                 self.on_remote_end(stream)
 
     def _on_rst_stream(self, _flags: int, stream_id: int, payload: memoryview) -> None:
-        link, code = self._link, frames.word(payload)
+        code = frames.word(payload)
+        link = self._link
         stream = link.streams.get(stream_id)
         if stream is None:
             self._reject_idle(stream_id, "RST_STREAM")

@@ -414,6 +414,11 @@ CLASSES: Final = {
         CONNECTION,
     ),
     "DATA beyond the stream's window": (data(1, bytes(20_000)) * 4, CONNECTION, CONNECTION),
+    "RST_STREAM of 3 bytes on a closed stream": (
+        frames.rst_stream(1, 8) + frame(frames.RST_STREAM, 0, 1, bytes(3)),
+        CONNECTION,
+        CONNECTION,
+    ),
     # From here on they differ. RFC 9113 6.4: a connection error.
     "RST_STREAM on an idle stream": (frames.rst_stream(99, 8), CONNECTION, "nothing"),
     # 5.1, closed: whoever sent RST_STREAM may send nothing more.
