@@ -23,7 +23,7 @@ class Outbox:
 
     __slots__ = (
         "_backlog", "_batch", "_buffers", "_fill", "_sock", "_tls", "_wire", "_worker", "bytes_sent",
-        "is_congested",
+        "is_congested", "sealed",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, sock: socket.socket, tls: TlsSession, wire: HboneConnection) -> None:
@@ -39,6 +39,8 @@ class Outbox:
         """Ciphertext that the socket took."""
         self.is_congested = False
         """Whether apps should not be read because the socket does not drain."""
+        self.sealed = 0
+        """Bytes that were encrypted and not handed to the socket yet."""
 
     @property
     def backlog(self) -> int:
@@ -126,6 +128,7 @@ class Outbox:
     def send(self) -> None:
         """Hand the ciphertext to the socket; keep what it does not take. Raise OSError."""
         data = self._tls.output()
+        self.sealed = 0
         if not data:
             return
         if self._backlog:
@@ -162,6 +165,7 @@ class Outbox:
             self._buffers.give_back(self._batch)
             self._batch, self._fill = None, 0
         self._backlog = bytearray()
+        self.sealed = 0
 
     def _hold(self, data: bytes | memoryview) -> None:
         self._backlog += data
@@ -182,4 +186,5 @@ class Outbox:
     def _encrypt(self) -> None:
         if self._batch is not None and self._fill:
             self._tls.write(self._batch[: self._fill])
+            self.sealed += self._fill
         self._fill = 0

@@ -160,6 +160,10 @@ class Tunnel:
         hears `on_room`. Raises OSError as recv_into does.
         """
         outbox = self._outbox
+        if outbox.sealed > self.worker.limits.backlog_bytes:
+            self._send()  # many apps at once: what they sent must not pile up until the end of the batch
+            if self.state is State.CLOSED:
+                return BLOCKED
         if outbox.is_congested:
             self._starved[stream.owner] = None
             return NO_ROOM

@@ -215,6 +215,37 @@ def test_an_app_is_not_read_beyond_what_the_tunnels_socket_takes() -> None:
         plane.wait(lambda: len(peer.received) == sent + 1)
 
 
+def test_many_apps_that_send_much_to_a_peer_that_does_not_read_are_stopped_and_the_tunnel_lives() -> None:
+    limit = 64 << 10
+    with closing(Plane(limits=Limits(backlog_bytes=limit))) as plane:
+        server = played(plane)
+        apps = [plane.dial() for _ in range(8)]
+        plane.wait(lambda: bool(server.peers) and len(server.peers[0].streams) == len(apps))
+        peer = server.peers[0]
+        for stream in peer.streams:
+            peer.wire.respond(stream, 200)
+        plane.settle()
+        server.is_mute = peer.is_mute = True
+        for app in apps:
+            app.setblocking(False)
+        (tunnel,) = plane.client.pool.tunnels()
+        stalls = 0
+
+        def push() -> bool:
+            nonlocal stalls
+            stalls += 1
+            for app in apps:
+                with contextlib.suppress(BlockingIOError):
+                    app.send(bytes(1 << 20))
+                    stalls = 0
+            assert tunnel._outbox.backlog <= 2 * limit + 2 * SIZE
+            return stalls > 20
+
+        plane.wait(push)
+        assert tunnel._outbox.is_congested
+        assert tunnel.state.value == "open"
+
+
 def test_streams_that_compete_for_a_tunnel_get_like_shares() -> None:
     with closing(Plane(limits=Limits(stream_window=256 << 10, connection_window=512 << 10))) as plane:
         pairs = [plane.pair(port) for port in (8080, 8081, 8082, 8083)]
