@@ -12,8 +12,10 @@ from enum import Enum
 from typing import Final
 
 from zproxy.errors import PeerBrokeProtocol, TlsFailed, TunnelClosed, ZproxyError
+from zproxy.hbone.hooks import TunnelHooks
 from zproxy.hbone.outbox import DATA_HEADER, SMALLEST_READ, Outbox
 from zproxy.hbone.owner import StreamOwner
+from zproxy.hbone.vigil import Finding, Vigil
 from zproxy.model.addr import Endpoint
 from zproxy.net.deadline import Deadline
 from zproxy.net.poller import WRITE
@@ -40,10 +42,6 @@ from zproxy.wire.tls import TlsSession
 BLOCKED: Final = -1
 """`pull` moved nothing because the socket has nothing now."""
 LARGEST_PUSH: Final = SMALLEST_READ - DATA_HEADER
-PING_AFTER_S: Final = 10.0
-"""Silence after which the peer is pinged, ztunnel's value."""
-DEAD_AFTER_S: Final = 30.0
-"""Silence after which the peer is taken for gone: PING_AFTER_S and ztunnel's 20 s for the answer."""
 BACKLOGS: Final = 4
 """Times `backlog_bytes` that answers to a peer's frames may add up to; app bytes stop at one."""
 
@@ -60,10 +58,8 @@ class State(Enum):
     CLOSED = "closed"
 
 
-class Tunnel:
+class Tunnel(TunnelHooks):
     """What both roles share. Runs on one worker; closes its socket on every path that ends it."""
-
-    role = ""
 
     def __init__(self, worker: Worker, sock: socket.socket, tls: TlsSession, wire: HboneConnection) -> None:
         tune_tunnel(sock)
@@ -73,12 +69,9 @@ class Tunnel:
         self.tls = tls
         self.wire = wire
         self.state = State.CONNECTING
-        self.opened = self.heard = worker.poller.now
-        """When it began, and when the peer was last heard."""
-        self._pinged = 0.0
-        """When the last PING was sent; the peer owes an answer until it is heard again."""
-        self._unfinished = (0, 0.0)
-        """What `wire.unfinished` said when it changed last, and when that was."""
+        self.opened = worker.poller.now
+        """When it began."""
+        self.vigil = Vigil(self.opened)
         self.local = self.remote = Endpoint("::", 0)
         self.bytes_recv = 0
         """Ciphertext; the outbox counts what was sent."""
@@ -88,33 +81,6 @@ class Tunnel:
         self._starved: dict[StreamOwner, None] = {}
         """Owners whose pull found no room, longest waiting first."""
         worker.ticking.add(self)
-
-    def on_secured(self) -> None:
-        """TLS is up: judge the peer. Raises TlsFailed when it is not acceptable."""
-        raise NotImplementedError
-
-    def on_open(self) -> None:
-        """The peer is accepted and HTTP/2 has begun: open streams, or close the tunnel."""
-        raise NotImplementedError
-
-    def on_ready(self) -> None:
-        """The peer's SETTINGS are here."""
-
-    def on_request(self, event: StreamRequested) -> None:
-        """The peer opened a stream."""
-        raise NotImplementedError
-
-    def on_refused(self) -> None:
-        """The peer opened a stream more than it may."""
-
-    def on_draining(self) -> None:
-        """The peer takes no more streams on this tunnel."""
-
-    def on_closed(self, error: ZproxyError | None) -> None:
-        """The tunnel is closed; `error` is why, unless it ended as it should."""
-
-    def on_idle(self) -> None:
-        """The last stream ended, and more may come."""
 
     def on_event(self, events: int) -> None:
         """Serve readiness of the socket."""
@@ -133,25 +99,20 @@ class Tunnel:
     def on_tick(self, now: float) -> None:
         """Ping a silent peer that owes us something, and give up on a dead one or one that stalls a frame."""
         self.wire.tick()
-        unfinished = self.wire.unfinished
-        if unfinished != self._unfinished[0]:
-            self._unfinished = (unfinished, now)
-        elif unfinished and now - self._unfinished[1] > self.worker.frame_s:
-            self._stalled(f"a frame took longer than {self.worker.frame_s:g} s")
-            return
         if self._outbox.backlog > BACKLOGS * self.worker.limits.backlog_bytes:
             self.fail(PeerBrokeProtocol(f"{self.remote} makes us answer and does not read the answers"))
             return
-        if self.state is not State.OPEN or not self.wire.open_streams:
-            self.heard = max(self.heard, now - PING_AFTER_S)
-            return
-        silent_s = now - self.heard
-        if silent_s > DEAD_AFTER_S:
-            self.fail(TunnelClosed(f"{self.remote} has been silent for {silent_s:.0f} s and answers no ping"))
-        elif silent_s > PING_AFTER_S and self._pinged <= self.heard:
-            self._pinged = now
+        frame_s = self.worker.frame_s
+        is_owed = self.state is State.OPEN and self.wire.open_streams > 0
+        finding = self.vigil.look(now, unfinished=self.wire.unfinished, frame_s=frame_s, is_owed=is_owed)
+        if finding is Finding.PING:
             self.wire.ping(b"zproxy\0\0")
             self.touch()
+        elif finding is Finding.STALLED:
+            self._stalled(f"a frame took longer than {frame_s:g} s")
+        elif finding is Finding.DEAD:
+            silent_s = now - self.vigil.heard
+            self.fail(TunnelClosed(f"{self.remote} has been silent for {silent_s:.0f} s and answers no ping"))
 
     def pull(self, source: socket.socket, stream: Stream) -> int:
         """Move what `source` holds into one DATA frame.
@@ -215,11 +176,6 @@ class Tunnel:
             self.close()
         else:
             self.on_idle()
-
-    @property
-    def identities(self) -> tuple[str, str]:
-        """Who opens streams here and who serves them; empty where not yet known."""
-        raise NotImplementedError
 
     @property
     def cipher(self) -> str:
@@ -309,7 +265,7 @@ class Tunnel:
             self._peer_left()
             return
         self.bytes_recv += size
-        self.heard = self.worker.poller.now
+        self.vigil.heard = self.worker.poller.now
         try:
             self._decrypt(buffers.cipher[:size], buffers.plain)
         except (TlsFailed, RemoteProtocolError) as error:

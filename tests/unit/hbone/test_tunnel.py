@@ -28,7 +28,7 @@ def test_a_silent_peer_is_pinged_and_then_given_up() -> None:
     with closing(Plane()) as plane:
         near, _ = plane.pair()
         tunnel = next(iter(plane.client.pool.tunnels()))
-        now = tunnel.heard
+        now = tunnel.vigil.heard
         tunnel.on_tick(now + 9)
         assert not tunnel.wire.out
         tunnel.on_tick(now + 11)
@@ -36,7 +36,7 @@ def test_a_silent_peer_is_pinged_and_then_given_up() -> None:
         heard = tunnel.bytes_recv
         plane.wait(lambda: tunnel.bytes_recv > heard)
         assert tunnel.state.value == "open"
-        tunnel.on_tick(tunnel.heard + 31)
+        tunnel.on_tick(tunnel.vigil.heard + 31)
         assert tunnel.state.value == "closed"
         with pytest.raises(ConnectionResetError):
             plane.receive(near, 1)
@@ -50,7 +50,7 @@ def test_an_idle_tunnel_is_neither_pinged_nor_given_up() -> None:
         far.close()
         plane.ended(2)
         tunnel = next(iter(plane.client.pool.tunnels()))
-        tunnel.on_tick(tunnel.heard + 100)
+        tunnel.on_tick(tunnel.vigil.heard + 100)
         assert tunnel.state.value == "open"
         assert not tunnel.wire.out
 
