@@ -181,7 +181,7 @@ def test_tables_line_up_and_are_the_same_in_markdown() -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(None, "-"), (0.0512, "0.0512"), (12.345, "12.3"), (123.45, "123.5"), (12345.6, "12346")],
+    [(None, "-"), (0.0512, "0.0512"), (12.345, "12.3"), (123.45, "123.5"), (12345.6, "12,346")],
 )
 def test_figures_have_the_digits_that_a_measurement_is_worth(value: float | None, shown: str) -> None:
     assert report.figure(value) == shown

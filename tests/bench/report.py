@@ -32,7 +32,7 @@ def figure(value: float | None) -> str:
     if value is None:
         return "-"
     if abs(value) >= 1000:
-        return f"{value:.0f}"
+        return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
