@@ -85,6 +85,7 @@ def run(options: Options) -> None:
         raise RequirementError(
             "zproxy run needs root (it enters namespaces and loads eBPF); run it with sudo"
         )
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the loop is there: the file is about to be read
     mesh = file.load(options.config)
     _name_process()
     _raise_file_limit()
@@ -96,11 +97,13 @@ async def _serve(options: Options, mesh: Mesh) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    is_mesh_old = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, is_mesh_old.set)
     writer = LineWriter(1)
     set_up(writer, verbose=options.verbose)
     try:
         async with AsyncExitStack() as stack:
-            daemon = Daemon(options, mesh, writer, stop)
+            daemon = Daemon(options, mesh, writer, stop, is_mesh_old)
             stack.push_async_callback(daemon.close)
             await daemon.start()
             _calm_collector()
@@ -115,11 +118,21 @@ async def _serve(options: Options, mesh: Mesh) -> None:
 class Daemon:
     """Everything of one node, built and connected."""
 
-    def __init__(self, options: Options, mesh: Mesh, writer: LineWriter, stop: asyncio.Event) -> None:
-        """Build all of it; nothing runs yet. `stop` is set when the daemon is to end."""
+    def __init__(
+        self,
+        options: Options,
+        mesh: Mesh,
+        writer: LineWriter,
+        stop: asyncio.Event,
+        is_mesh_old: asyncio.Event,
+    ) -> None:
+        """Build all of it; nothing runs yet.
+
+        `stop` is set when the daemon is to end, `is_mesh_old` when it is to read its mesh file again.
+        """
         self.engine: TlsEngine = choose_engine()
         self._mesh = CurrentMesh(options.config, mesh)
-        self._is_mesh_old = asyncio.Event()
+        self._is_mesh_old = is_mesh_old
         self._stop = stop
         self._loop = asyncio.get_running_loop()
         self._failure: WorkerFailed | None = None
@@ -141,7 +154,6 @@ class Daemon:
         self._tasks.append(spawn(every(RENEW_S, self._certificates.renew_due), "renew-certificates"))
         await self._manager.restore()
         self._tasks.append(spawn(self._reload_meshes(), "reload-mesh"))
-        self._loop.add_signal_handler(signal.SIGHUP, self._is_mesh_old.set)
         views = Views(self._node, self._workers, self._manager, self._certificates, self._mesh)
         commands = views.commands() | {
             "enroll": self._manager.enroll,

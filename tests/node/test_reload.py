@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.mesh import workload, yaml_of
 from tests.support.nodes import App, Node, TwoNodes, echo_all, exchange, peer_echo, two_nodes, wait_for
+from zproxy.config import RUN_ROOT
 
 pytestmark = pytest.mark.root
 
@@ -76,3 +77,15 @@ def test_a_pod_that_left_the_mesh_is_reached_by_no_tunnel_any_more(nodes: TwoNod
         hang_up(node, "read again and has 2 workloads")
         assert exchange(nodes.dial(7411), b"x") == f"{nodes.client.ip4} x".encode()
         assert len(rows(node, "tunnels", state="open")) == 1
+
+
+def test_a_hang_up_while_it_starts_does_not_end_a_daemon(nodes: TwoNodes) -> None:
+    node = nodes.a
+    node.stop()
+    node.launch()
+    assert node.process is not None
+    lock, pid = RUN_ROOT / node.name / "lock", str(node.process.pid)
+    wait_for(lambda: lock.read_text().strip() == pid, "the daemon has the node's lock")
+    node.process.send_signal(signal.SIGHUP)
+    wait_for(node.is_ready, "the daemon answers")
+    assert rows(node, "pods", pod="demo/client")

@@ -54,13 +54,18 @@ class Node:
 
     def start(self) -> None:
         """Start the daemon and wait until it answers."""
+        self.launch()
+        wait_for(self.is_ready, f"daemon {self.name} ready: {self.log.read_text()}")
+
+    def launch(self) -> None:
+        """Start the daemon."""
         command = [sys.executable, "-m", "zproxy", "run", "--node", self.name]
         command += ["--config", str(self.config), "--ca-dir", str(self.ca), *self.options]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        wait_for(self._is_ready, f"daemon {self.name} ready: {self.log.read_text()}")
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
+        """Tell whether the daemon answers; fail when it has ended."""
         assert self.process is not None
         assert self.process.poll() is None, self.log.read_text()
         try:
