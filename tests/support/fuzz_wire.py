@@ -318,7 +318,7 @@ class Driver:
         assert link.window.available + link.window.owed + unread == LIMITS.connection_window
         assert link.window.available >= 0
         assert 0 <= link.send_window <= LARGEST
-        limit = LIMITS.max_streams_server if self._is_server else LIMITS.max_streams_client
+        limit = LIMITS.max_streams_unaware if self._is_server else LIMITS.max_streams_client
         assert len(link.streams) <= limit
         for stream in link.streams.values():
             own = stream.window

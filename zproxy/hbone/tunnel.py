@@ -123,8 +123,8 @@ class Tunnel(TunnelHooks):
         outbox = self._outbox
         if outbox.sealed > self.worker.limits.backlog_bytes:
             self._send()  # many apps at once: what they sent must not pile up until the end of the batch
-            if self.state is State.CLOSED:
-                return BLOCKED
+        if self.state is State.CLOSED:
+            return BLOCKED  # by an event of this batch; the stream's own end is among those to come
         if outbox.is_congested:
             self._starved[stream.owner] = None
             return NO_ROOM
