@@ -85,7 +85,6 @@ def run(options: Options) -> None:
         raise RequirementError(
             "zproxy run needs root (it enters namespaces and loads eBPF); run it with sudo"
         )
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the loop is there: the file is about to be read
     mesh = file.load(options.config)
     _name_process()
     _raise_file_limit()
@@ -260,6 +259,7 @@ def _only_daemon(node: str) -> Iterator[None]:
             raise ConfigError(
                 f"a zproxy daemon for node {node} runs already (pid {holder}); stop it or use another --node"
             ) from None
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the loop is there to hear it
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         yield

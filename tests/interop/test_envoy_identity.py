@@ -1,5 +1,6 @@
 """Who may talk to whom when one end is Envoy: a wrong certificate gets no byte, and both ends say why."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,8 @@ def refused_inward(inward: Way, port: int, envoy: Envoy) -> tuple[str, str]:
     """Connect in vain through Envoy's client; return zproxy's line and Envoy's reason."""
     app = App(inward.nodes.server, port, peer_echo)
     before = len(inward.node.lines("\taccess\t"))
-    with pytest.raises(ConnectionError):
-        exchange(inward.nodes.dial(port, "127.0.0.1"), b"the secret")
+    with contextlib.suppress(ConnectionError):  # Envoy resets its app, or ends it
+        assert exchange(inward.nodes.dial(port, "127.0.0.1"), b"the secret") == b""
     entry = envoy.access(kind="tunnel")[0]
     line = inward.node.access("", before + 1)[before]
     app.close()
