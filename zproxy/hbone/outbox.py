@@ -57,14 +57,7 @@ class Outbox:
 
         Where the peer allows only small frames and one read filled such a frame, more follow at once.
         """
-        wire = self._wire
-        if wire.out:
-            self._put_control()
-        batch = self._batch
-        if batch is None:
-            batch = self._batch = self._buffers.borrow()
-        elif len(batch) - self._fill < SMALLEST_READ:
-            self._encrypt()
+        wire, batch = self._wire, self._room()
         moved = wire.fill(batch, self._fill, stream, source.recv_into)
         if moved > 0:
             self._fill += DATA_HEADER + moved

@@ -128,9 +128,7 @@ class Tunnel(TunnelHooks):
         if outbox.is_congested:
             self._starved[stream.owner] = None
             return NO_ROOM
-        if not self._is_dirty:
-            self._is_dirty = True
-            self.worker.poller.soon(self)
+        self.touch()
         try:
             moved = outbox.pull(source, stream)
         except BlockingIOError:
@@ -200,10 +198,7 @@ class Tunnel(TunnelHooks):
             return
         if self.state is State.OPEN:
             self._outbox.seal()
-        try:
-            self._outbox.send()
-        except OSError as error:
-            self._finish(_lost(self.remote, error))
+        self._send()
 
     def close(self) -> None:
         """Leave in order: GOAWAY, close_notify, FIN. Streams that are still open are lost."""

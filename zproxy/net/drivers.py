@@ -151,7 +151,7 @@ class ThreadDriver:
     def _sweep(self) -> None:
         try:
             self.worker.sweep()
-        except Exception:  # as one that fails in the node's loop: the next one may succeed
+        except Exception:  # a thread that ends for it would take the daemon down: the next one may succeed
             _log.exception("sweep failed")
 
     def _failed(self, what: str) -> WorkerFailed:
