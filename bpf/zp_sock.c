@@ -27,17 +27,43 @@ static __always_inline int zp_is_tcp(struct bpf_sock_addr *ctx)
 	return ctx->type == ZP_SOCK_STREAM && (ctx->protocol == ZP_TCP || ctx->protocol == ZP_MPTCP);
 }
 
+/* Count a steered socket as open, once however often it dials, and say so when the pod has few source ports
+ * left: all its connections have one destination, so the range is all that there is.
+ */
+static __always_inline void zp_opened(u64 netns, struct zp_client *client, struct zp_client *before)
+{
+	struct zp_podstat *stat = zp_stat_of(netns);
+
+	if (!stat)
+		return;
+	client->epoch = stat->epoch;
+	__sync_fetch_and_add(&stat->opened, 1);
+	if (!before || before->epoch != stat->epoch)
+		__sync_fetch_and_add(&stat->open, 1);
+	if (stat->ports && stat->open > stat->ports - stat->ports / 10)
+		zp_count(ZP_PORTS_SCARCE);
+}
+
+/* Undo `zp_opened`, unless the pod was enrolled anew since: then the socket was never counted. */
+static __always_inline void zp_closed(struct zp_client *client)
+{
+	struct zp_podstat *stat = zp_stat_of(client->netns);
+	u64 cookie = client->cookie;
+
+	if (stat && stat->epoch == client->epoch)
+		__sync_fetch_and_add(&stat->open, -1);
+	zp_conn.delete(&cookie);
+}
+
 /* A socket that was steered once may be dissolved (AF_UNSPEC) and dial something exempt. */
 static __always_inline void zp_forget(struct bpf_sock *sk)
 {
 	struct zp_client *client = zp_sock.sk_storage_get(sk, 0, 0);
-	u64 cookie;
 
 	if (!client)
 		return;
-	cookie = client->cookie;
+	zp_closed(client);
 	zp_sock.sk_storage_delete(sk);
-	zp_conn.delete(&cookie);
 }
 
 /* An app's MPTCP socket is not the one that connects: the kernel opens a TCP socket below it. What the app
@@ -71,8 +97,11 @@ static __always_inline void zp_remember(struct bpf_sock *sk, u64 netns, struct z
 	u64 cookie = client->cookie;
 	struct zp_client *kept;
 
+	client->netns = netns;
+	zp_opened(netns, client, zp_sock.sk_storage_get(sk, 0, 0));
 	kept = zp_sock.sk_storage_get(sk, client, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!kept) {
+		zp_closed(client); /* nothing would at its end */
 		zp_count(ZP_MAP_FULL);
 		return;
 	}
@@ -135,6 +164,7 @@ static __always_inline int __sock_steer_fwd(struct bpf_sock_addr *ctx, struct zp
 	if (!zp_set_via(pod, client)) {
 		/* Without an address nothing could listen; letting it out would be in the clear. */
 		zp_count(ZP_REFUSED_NO_FAMILY);
+		zp_tally(netns, refused, 1);
 		bpf_set_retval(-ZP_ENETUNREACH);
 		return ZP_REFUSE;
 	}
@@ -251,11 +281,8 @@ int zp_getpeername6(struct bpf_sock_addr *ctx)
 int zp_sock_release(struct bpf_sock *ctx)
 {
 	struct zp_client *client = zp_sock.sk_storage_get(ctx, 0, 0);
-	u64 cookie;
 
-	if (client) {
-		cookie = client->cookie;
-		zp_conn.delete(&cookie);
-	}
+	if (client)
+		zp_closed(client);
 	return ZP_PROCEED;
 }

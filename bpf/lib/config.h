@@ -21,6 +21,17 @@
  */
 #define ZP_MAX_CONNS 65536
 
+/* UDP destinations that zp_udp remembers, and flows of kubelet's probes. LRU. */
+#define ZP_MAX_UDP    16384
+#define ZP_MAX_PROBES 16384
+
+/* Resolvers under an alias: ZP_POD_RESOLVERS for each pod, so that no pod can push out another's. */
+#define ZP_MAX_RESOLVERS 65536
+#define ZP_POD_RESOLVERS 64
+
+/* A daemon that has shown no life for so long is dead: three beats. */
+#define ZP_HEART_NS 3000000000ull
+
 /* Inbound packets between tc and the socket lookup: the same softirq, so a handful. */
 #define ZP_MAX_INBOUND 16384
 

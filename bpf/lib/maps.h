@@ -67,11 +67,39 @@ ZP_SK_STORAGE(struct zp_origin, zp_orig);
  */
 ZP_SK_STORAGE(u32, zp_exempt);
 
+/* netns cookie -> what the pod does, in numbers. Made by user space before the pod's entry in zp_pods. */
+ZP_MAP_FLAGS("hash", u64, struct zp_podstat, zp_podstat, ZP_MAX_PODS, BPF_F_NO_PREALLOC);
+
+/* UDP destination -> what left for it in the clear. Written at the pod's interfaces. */
+ZP_MAP("lru_hash", struct zp_udp_key, struct zp_udp, zp_udp, ZP_MAX_UDP);
+
+/* alias address -> the resolver that the app asked. Written when it asks. */
+ZP_MAP_FLAGS("hash", struct zp_alias, struct zp_resolver, zp_resolver, ZP_MAX_RESOLVERS, BPF_F_NO_PREALLOC);
+
+/* inbound flow -> when kubelet began it (bpf_ktime_get_ns). Written before its SYN leaves. */
+ZP_MAP("lru_hash", struct zp_flow, u64, zp_probe, ZP_MAX_PROBES);
+
+/* 0 -> the daemon's last sign of life. Asked only for pods that are to fail open. */
+ZP_MAP("array", u32, struct zp_heart, zp_heart, 1);
+
 /* enum zp_reason -> count */
 ZP_MAP("percpu_array", u32, u64, zp_stats, ZP_REASONS);
 
 /* 0 -> who made these pins. Written by user space when all is in place. */
 ZP_MAP("array", u32, struct zp_meta, zp_meta, 1);
+
+static __always_inline struct zp_podstat *zp_stat_of(u64 netns)
+{
+	return zp_podstat.lookup(&netns);
+}
+
+/* Add to a counter of the pod: zp_tally(netns, refused, 1). */
+#define zp_tally(netns, counter, number)                                                                     \
+	do {                                                                                                 \
+		struct zp_podstat *stat_ = zp_stat_of(netns);                                                \
+		if (stat_)                                                                                   \
+			__sync_fetch_and_add(&stat_->counter, number);                                       \
+	} while (0)
 
 static __always_inline void zp_count(u32 reason)
 {

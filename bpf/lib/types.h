@@ -8,10 +8,14 @@
 #ifndef ZP_TYPES_H
 #define ZP_TYPES_H
 
-#define ZP_LAYOUT 1
+#define ZP_LAYOUT 2
 
-#define ZP_POD_IP4 (1u << 0) /* ip4 is set */
-#define ZP_POD_IP6 (1u << 1) /* ip6 is set */
+#define ZP_POD_IP4	 (1u << 0) /* ip4 is set */
+#define ZP_POD_IP6	 (1u << 1) /* ip6 is set */
+#define ZP_POD_DNS	 (1u << 2) /* DNS goes to dns_port */
+#define ZP_POD_UDP_BLOCK (1u << 3) /* UDP that would leave in the clear is dropped, DNS apart */
+#define ZP_POD_FAIL_OPEN                                                                                     \
+	(1u << 4) /* while no daemon is alive, traffic passes as if the pod were none of ours */
 
 struct zp_pod {
 	u32 flags;
@@ -20,7 +24,7 @@ struct zp_pod {
 	u16 outbound_port;
 	u16 plaintext_port;
 	u16 hbone_port;
-	u16 pad;
+	u16 dns_port;
 	u8 ip4[4]; /* where this pod's own connections are sent, by family */
 	u8 ip6[16];
 	char uid[40];
@@ -51,8 +55,10 @@ struct zp_client {
 	struct zp_origin orig;
 	struct zp_ip via;
 	u16 via_port;
-	u16 pad[3];
+	u16 pad;
+	u32 epoch;  /* of the zp_podstat that counts it as open */
 	u64 cookie; /* its key in zp_conn */
+	u64 netns;
 };
 
 struct zp_conn {
@@ -79,6 +85,51 @@ struct zp_tuple_key {
 	u64 netns;
 	struct zp_flow flow;
 	u32 pad;
+};
+
+/* What a pod does, counted. Programs add; user space makes the entry and reads it. */
+struct zp_podstat {
+	u64 open;	 /* steered client sockets that the app has not closed */
+	u64 opened;	 /* of all time; a socket that connects twice counts twice */
+	u64 refused;	 /* connects that were refused, and clear-text TCP that was dropped */
+	u64 inbound;	 /* flows recorded for the plaintext listener */
+	u64 dns;	 /* queries that were captured */
+	u64 udp_packets; /* that left in the clear, or would have */
+	u64 udp_bytes;
+	u64 udp_blocked; /* of these packets, dropped */
+	u32 ports;	 /* size of the pod's ephemeral range: the most that `open` can be. By user space. */
+	u32 epoch;	 /* tells this entry from one of an earlier enrolment. By user space. */
+};
+
+/* A UDP destination outside the mesh. */
+struct zp_udp_key {
+	u64 netns;
+	u8 dst_ip[16] __attribute__((aligned(4)));
+	u16 dst_port;
+	u16 pad[3];
+};
+
+struct zp_udp {
+	u64 packets;
+	u64 bytes;    /* of IP packets, headers included, as tcpdump's `length` is not */
+	u64 blocked;  /* of these packets, dropped */
+	u64 first_ns; /* bpf_ktime_get_ns */
+	u64 last_ns;
+};
+
+/* A resolver that an app of a pod has asked, under the alias address that stands for it. */
+struct zp_alias {
+	u64 netns;
+	u8 ip[16] __attribute__((aligned(4)));
+};
+
+struct zp_resolver {
+	struct zp_origin orig;
+	u64 used_ns;
+};
+
+struct zp_heart {
+	u64 beat_ns; /* bpf_ktime_get_ns of the daemon's last sign of life; 0: it has said good-bye */
 };
 
 struct zp_meta {

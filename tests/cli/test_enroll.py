@@ -18,7 +18,7 @@ WORKLOADS = [
 
 
 def asked(pod: str, **given: object) -> dict[str, object]:
-    return {"pod": pod, "netns": None, "pid": None, "service_account": None} | given
+    return {"pod": pod, "netns": None, "pid": None, "service_account": None, "options": {}} | given
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,8 @@ def asked(pod: str, **given: object) -> dict[str, object]:
     [
         ((), {}),
         (("--netns", "demo-client"), {"netns": "demo-client"}),
+        (("--dns", "--udp", "block"), {"options": {"dns": True, "udp": "block"}}),
+        (("--no-dns", "--fail-open"), {"options": {"dns": False, "fail_open": True}}),
         (("--pid", "42", "--service-account", "other"), {"pid": 42, "service_account": "other"}),
     ],
 )

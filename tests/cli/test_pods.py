@@ -16,6 +16,9 @@ POD = {
     "identity": "spiffe://cluster.local/ns/demo/sa/client",
     "netns": {"path": "/run/netns/demo-client", "inode": 7},
     "listeners": [15001, 15006, 15008],
+    "dns": False,
+    "udp": "audit",
+    "fail_open": False,
     "worker": 1,
     "pid": 42,
     "since": "2026-01-01T00:00:00Z",
@@ -32,10 +35,13 @@ def test_pods_are_listed_with_address_and_identity(start: StartDaemons, zp: Call
 def test_wide_shows_namespace_and_listeners(start: StartDaemons, zp: Callable[..., Result]) -> None:
     start(node_a={"pods": [POD]})
     header, row = zp("pods", "-o", "wide").stdout.splitlines()
-    assert header.split()[6:] == ["NETNS", "LISTENERS", "WORKER", "PID", "SINCE"]
+    assert header.split()[6:] == ["NETNS", "LISTENERS", "DNS", "UDP", "FAIL-OPEN", "WORKER", "PID", "SINCE"]
     assert row.split()[6:] == [
         "path=/run/netns/demo-client,inode=7",
         "15001,15006,15008",
+        "no",
+        "audit",
+        "no",
         "1",
         "42",
         "2026-01-01T00:00:00Z",

@@ -16,6 +16,7 @@ from zproxy.config import Deadlines, Limits
 from zproxy.identity.ca import LocalCa
 from zproxy.identity.manager import CertificateManager
 from zproxy.model.conn import OutboundPolicy
+from zproxy.model.pod import PodOptions
 from zproxy.model.workload import Workload
 from zproxy.net.netns import Netns
 from zproxy.net.sockets import SocketFactory
@@ -56,6 +57,11 @@ class FakeSteering:
         if self.failure is not None:
             raise self.failure
         self.attached[pod.cookie] = pod
+
+    def choose(self, cookie: int, options: PodOptions) -> None:
+        self.threads.add(threading.get_ident())
+        self.calls.append(("choose", cookie))
+        self.attached[cookie] = self.attached[cookie]._replace(options=options)
 
     def detach(self, cookie: int) -> None:
         self.threads.add(threading.get_ident())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from zproxy.errors import EnrollError
+from zproxy.model.pod import PodOptions
 from zproxy.model.workload import Workload
 from zproxy.net.netns import NAMED, Netns
 from zproxy.node.pod import Pod
@@ -61,7 +62,9 @@ def refuse_own_namespace(netns: Netns) -> None:
             )
 
 
-async def enroll(workload: Workload, netns: Netns, steering: Steering, worker: PodWorker) -> Pod:
+async def enroll(
+    workload: Workload, netns: Netns, steering: Steering, worker: PodWorker, options: PodOptions
+) -> Pod:
     """Take `netns` as the pod of `workload`; its straw is on `worker`.
 
     The returned Pod owns it; on failure nothing is left behind.
@@ -83,10 +86,14 @@ async def enroll(workload: Workload, netns: Netns, steering: Steering, worker: P
             ips=addresses,
             interfaces=interfaces,
             plaintext_listener=straw.plaintext_fd,
+            options=options,
+            source_ports=await asyncio.to_thread(network.source_ports),
         )
         await asyncio.to_thread(steering.attach, steer)
         undo.pop_all()
-    return Pod(workload, netns, cookie, straw, network, former)
+    pod = Pod(workload, netns, cookie, straw, network, options)
+    pod.former_sysctls = former
+    return pod
 
 
 async def unenroll(pod: Pod, steering: Steering) -> None:

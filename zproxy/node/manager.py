@@ -9,6 +9,7 @@ from typing import Any
 
 from zproxy.config import RUN_ROOT
 from zproxy.errors import EnrollError, ZproxyError
+from zproxy.model.pod import PodOptions
 from zproxy.model.workload import Protocol, Workload
 from zproxy.net.netns import Netns
 from zproxy.node.enroll import enroll, network_restore, open_netns, refuse_own_namespace, unenroll
@@ -47,8 +48,12 @@ class Manager:
         netns: str | None = None,
         pid: int | None = None,
         service_account: str | None = None,
+        options: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Enrol `namespace/name`; return its row. Doing it again changes nothing. Raise EnrollError."""
+        """Enrol `namespace/name`; return its row. Doing it again changes nothing. Raise EnrollError.
+
+        `options` are those of PodOptions; an enrolled pod keeps those that are not given.
+        """
         workload = self._workload(pod, service_account)
         handle = open_netns(pod, netns, pid)
         async with self._lock:
@@ -59,12 +64,14 @@ class Manager:
                     raise EnrollError(
                         f"{pod} is enrolled as {present.workload.identity}; to change that, unenroll it first"
                     )
-                return self.row(present) | {"changed": False}
+                has_changed = await self._change(present, options or {})
+                return self.row(present) | {"changed": has_changed}
+            chosen = _options(options or {})
             try:
                 self._refuse_taken(handle)
                 if present is not None:  # the same pod in a new sandbox
                     await self._remove(present)
-                enrolled = await self._add(workload, handle, service_account)
+                enrolled = await self._add(workload, handle, service_account, chosen)
             except BaseException:
                 handle.close()
                 raise
@@ -90,7 +97,9 @@ class Manager:
         """
         for record in self._records.load():
             try:
-                await self.enroll(record.pod, netns=record.netns, service_account=record.service_account)
+                await self.enroll(
+                    record.pod, record.netns, None, record.service_account, record.options.as_json()
+                )
             except ZproxyError as error:
                 if _is_there(record):
                     _log.error("not enrolled again, its connections are refused: %s: %s", record.pod, error)
@@ -130,6 +139,7 @@ class Manager:
             "service_account": workload.service_account,
             "identity": str(workload.identity),
             "state": "enrolled",
+            **pod.options.as_json(),
             "since": pod.since.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "listeners": pod.straw.ports,
             "worker": pod.straw.worker.number,
@@ -161,13 +171,27 @@ class Manager:
             if pod.netns.key == netns.key:
                 raise EnrollError(f"{netns.path} is the namespace of {pod.name}, which is enrolled already")
 
-    async def _add(self, workload: Workload, netns: Netns, service_account: str | None) -> Pod:
+    async def _change(self, pod: Pod, wanted: dict[str, Any]) -> bool:
+        """Give an enrolled pod other options; return whether it had others."""
+        options = _options(pod.options.as_json() | wanted)
+        if options == pod.options:
+            return False
+        record = self._records.get(pod.name)
+        await asyncio.to_thread(self._steering.choose, pod.cookie, options)
+        pod.options = options
+        if record is not None:
+            self._records.save(record._replace(options=options))
+        return True
+
+    async def _add(
+        self, workload: Workload, netns: Netns, service_account: str | None, options: PodOptions
+    ) -> Pod:
         earlier = self._records.get(workload.pod)
         if earlier is not None and earlier.cookie != netns.cookie():  # of a sandbox that is no longer meant
             await self._forget(earlier)
             earlier = None
         worker = least_loaded(self._workers, (pod.straw for pod in self.pods.values()))
-        pod = await enroll(workload, netns, self._steering, worker)
+        pod = await enroll(workload, netns, self._steering, worker, options)
         if earlier is not None:
             pod.former_sysctls = earlier.former_sysctls
         try:
@@ -203,6 +227,13 @@ class Manager:
     async def _forget(self, record: Record) -> None:
         await asyncio.to_thread(self._steering.detach, record.cookie)
         self._records.remove(record.pod)
+
+
+def _options(wanted: dict[str, Any]) -> PodOptions:
+    try:
+        return PodOptions.of_json(wanted)
+    except ValueError as error:
+        raise EnrollError(f"no such choice for a pod: {error}; udp is audit or block") from error
 
 
 def _is_there(record: Record) -> bool:

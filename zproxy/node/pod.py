@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from zproxy.model.pod import PodOptions
 from zproxy.model.workload import Workload
 from zproxy.net.netns import Netns
 from zproxy.node.records import Record
@@ -19,14 +20,16 @@ class Pod:
         cookie: int,
         straw: PlacedStraw,
         network: PodNetwork,
-        former_sysctls: dict[str, str],
+        options: PodOptions,
     ) -> None:
         self.workload = workload
         self.netns = netns
         self.cookie = cookie
         self.straw = straw
         self.network = network
-        self.former_sysctls = former_sysctls
+        self.former_sysctls: dict[str, str] = {}
+        """Values that come back when the pod leaves."""
+        self.options = options
         self.since = datetime.now(UTC)
 
     @property
@@ -36,7 +39,9 @@ class Pod:
 
     def record(self, service_account: str | None) -> Record:
         """Return what a restarted daemon needs to enrol the pod again as it was asked for."""
-        return Record(self.name, self.netns.path, self.cookie, service_account, self.former_sysctls)
+        return Record(
+            self.name, self.netns.path, self.cookie, service_account, self.former_sysctls, self.options
+        )
 
     def close(self) -> None:
         """Drop the handle."""

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from zproxy.model.pod import DEFAULT_OPTIONS, PodOptions
+
 
 class Record(NamedTuple):
     """What has to be known of a pod when the daemon that enrolled it is gone."""
@@ -19,6 +21,7 @@ class Record(NamedTuple):
     """As enrolment asked for it; None leaves it to the mesh, which may have changed."""
     former_sysctls: dict[str, str]
     """Values before the first enrolment."""
+    options: PodOptions = DEFAULT_OPTIONS
 
 
 class Records:
@@ -32,7 +35,9 @@ class Records:
         """Write a pod's record; raise OSError."""
         path = self._path(record.pod)
         draft = path.with_suffix(".new")
-        draft.write_text(json.dumps(record._asdict(), indent=2) + "\n")
+        draft.write_text(
+            json.dumps(record._asdict() | {"options": record.options.as_json()}, indent=2) + "\n"
+        )
         os.replace(draft, path)
 
     def get(self, pod: str) -> Record | None:
@@ -58,6 +63,7 @@ class Records:
 
 def _read(path: Path) -> Record | None:
     try:
-        return Record(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        fields = json.loads(path.read_text())
+        return Record(**fields | {"options": PodOptions.of_json(fields.get("options", {}))})
+    except (OSError, ValueError, TypeError, AttributeError):
         return None

@@ -28,6 +28,7 @@ SYSCTLS: Final = {
     "net/ipv6/fwmark_reflect": "1",  # absent where the kernel runs without IPv6
     "net/ipv4/tcp_tw_reuse": "1",
 }
+PORT_RANGE: Final = "net/ipv4/ip_local_port_range"
 PROC_SYS: Final = Path("/proc/sys")
 T = TypeVar("T")
 
@@ -63,6 +64,11 @@ class PodNetwork:
             return tuple(ip for ip, _ in found), tuple(dict.fromkeys(name for _, name in found))
 
         return self._with_netlink(read)
+
+    def source_ports(self) -> int:
+        """Return how many source ports the kernel chooses from for the pod's connections."""
+        first, last = self._netns.run(lambda: (PROC_SYS / PORT_RANGE).read_text().split())
+        return int(last) - int(first) + 1
 
     def prepare(self) -> dict[str, str]:
         """Install sysctls, rule and route; return the sysctls' former values for `restore`.

@@ -11,14 +11,18 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from zproxy.model.addr import Endpoint, canonical_ip
+from zproxy.model.pod import DEFAULT_OPTIONS, PodOptions, UdpPolicy
 from zproxy.steering.info import MapInfo, MapType
 
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 """ZP_LAYOUT: maps of another number are not reused."""
 POD_IP4: Final = 1
 """ZP_POD_IP4 in zp_pods.flags: the pod has an IPv4 address to be steered to."""
 POD_IP6: Final = 2
 """ZP_POD_IP6, likewise."""
+POD_DNS: Final = 4
+POD_UDP_BLOCK: Final = 8
+POD_FAIL_OPEN: Final = 16
 ENABLED: Final = struct.pack("=I", 1)
 """The value of zp_exempt."""
 
@@ -59,18 +63,27 @@ COOKIE: Final = Record("u64", "cookie:Q")
 INDEX: Final = Record("u32", "index:I")
 POD: Final = Record(
     "zp_pod",
-    "flags:I generation:I slot:I outbound_port:H plaintext_port:H hbone_port:H pad:H "
+    "flags:I generation:I slot:I outbound_port:H plaintext_port:H hbone_port:H dns_port:H "
     "ip4:4s ip6:16s uid:40s name:64s",
 )
 IP: Final = Record("zp_ip", "ip:16s")
 POD_IP: Final = Record("zp_podip", "netns:Q slot:I hbone_port:H pad:H")
 ORIGIN: Final = Record("zp_origin", "ip:16s port:H family:H pad:I")
-CLIENT: Final = Record("zp_client", "orig:24s via:16s via_port:H pad:6s cookie:Q")
+CLIENT: Final = Record("zp_client", "orig:24s via:16s via_port:H pad:H epoch:I cookie:Q netns:Q")
 CONN: Final = Record(
     "zp_conn", "netns:Q started_ns:Q orig_ip:16s src_ip:16s orig_port:H src_port:H family:H pad:H"
 )
 FLOW: Final = Record("zp_flow", "src_ip:16s dst_ip:16s src_port:H dst_port:H")
 TUPLE_KEY: Final = Record("zp_tuple_key", "netns:Q flow:36s pad:I")
+PODSTAT: Final = Record(
+    "zp_podstat",
+    "open:Q opened:Q refused:Q inbound:Q dns:Q udp_packets:Q udp_bytes:Q udp_blocked:Q ports:I epoch:I",
+)
+UDP_KEY: Final = Record("zp_udp_key", "netns:Q dst_ip:16s dst_port:H pad:6s")
+UDP: Final = Record("zp_udp", "packets:Q bytes:Q blocked:Q first_ns:Q last_ns:Q")
+ALIAS: Final = Record("zp_alias", "netns:Q ip:16s")
+RESOLVER: Final = Record("zp_resolver", "orig:24s used_ns:Q")
+HEART: Final = Record("zp_heart", "beat_ns:Q")
 META: Final = Record("zp_meta", "layout:I pad:I build:40s")
 
 
@@ -107,6 +120,18 @@ REASONS: Final = (
     "assign_error",
     "malformed",
     "map_full",
+    "inbound_probe",
+    "dns_captured",
+    "dns_restored",
+    "dns_unknown",
+    "dns_refused",
+    "udp_clear",
+    "udp_blocked",
+    "clear_blocked",
+    "forwarded",
+    "fail_open_out",
+    "fail_open_in",
+    "ports_scarce",
 )
 """Names of enum zp_reason (bpf/lib/reasons.h), by number."""
 
@@ -121,6 +146,11 @@ MAPS: Final[Mapping[str, MapSpec]] = {
     "zp_sock": MapSpec(MapType.SK_STORAGE, INDEX, CLIENT, 0, _NO_PREALLOC),
     "zp_orig": MapSpec(MapType.SK_STORAGE, INDEX, ORIGIN, 0, _NO_PREALLOC),
     "zp_exempt": MapSpec(MapType.SK_STORAGE, INDEX, INDEX, 0, _NO_PREALLOC),
+    "zp_podstat": MapSpec(MapType.HASH, COOKIE, PODSTAT, MAX_PODS, _NO_PREALLOC),
+    "zp_udp": MapSpec(MapType.LRU_HASH, UDP_KEY, UDP, 16384),
+    "zp_resolver": MapSpec(MapType.HASH, ALIAS, RESOLVER, 65536, _NO_PREALLOC),
+    "zp_probe": MapSpec(MapType.LRU_HASH, FLOW, COOKIE, 16384),
+    "zp_heart": MapSpec(MapType.ARRAY, INDEX, HEART, 1),
     "zp_stats": MapSpec(MapType.PERCPU_ARRAY, INDEX, COOKIE, len(REASONS)),
     "zp_meta": MapSpec(MapType.ARRAY, INDEX, META, 1),
 }
@@ -139,6 +169,8 @@ class PodEntry(NamedTuple):
     outbound_port: int
     plaintext_port: int
     hbone_port: int
+    dns_port: int = 0
+    options: PodOptions = DEFAULT_OPTIONS
 
     def key(self) -> bytes:
         """Return the key in zp_pods."""
@@ -147,12 +179,13 @@ class PodEntry(NamedTuple):
     def value(self) -> bytes:
         """Return the value in zp_pods; long texts are cut and stay zero-terminated."""
         return POD.pack(
-            flags=(POD_IP4 if self.ip4 else 0) | (POD_IP6 if self.ip6 else 0),
+            flags=(POD_IP4 if self.ip4 else 0) | (POD_IP6 if self.ip6 else 0) | _flags_of(self.options),
             generation=self.generation,
             slot=self.slot,
             outbound_port=self.outbound_port,
             plaintext_port=self.plaintext_port,
             hbone_port=self.hbone_port,
+            dns_port=self.dns_port,
             ip4=ipaddress.IPv4Address(self.ip4).packed if self.ip4 else b"",
             ip6=ipaddress.IPv6Address(self.ip6).packed if self.ip6 else b"",
             uid=self.uid.encode()[:39],
@@ -174,6 +207,8 @@ class PodEntry(NamedTuple):
             outbound_port=pod["outbound_port"],
             plaintext_port=pod["plaintext_port"],
             hbone_port=pod["hbone_port"],
+            dns_port=pod["dns_port"],
+            options=_options_of(pod["flags"]),
         )
 
 
@@ -226,6 +261,22 @@ def pack_ip(text: str) -> bytes:
 def unpack_ip(raw: bytes) -> str:
     """Return an address of the programs as canonical text."""
     return canonical_ip(str(ipaddress.IPv6Address(raw)))
+
+
+def _flags_of(options: PodOptions) -> int:
+    return (
+        (POD_DNS if options.dns else 0)
+        | (POD_UDP_BLOCK if options.udp is UdpPolicy.BLOCK else 0)
+        | (POD_FAIL_OPEN if options.fail_open else 0)
+    )
+
+
+def _options_of(flags: int) -> PodOptions:
+    return PodOptions(
+        dns=bool(flags & POD_DNS),
+        udp=UdpPolicy.BLOCK if flags & POD_UDP_BLOCK else UdpPolicy.AUDIT,
+        fail_open=bool(flags & POD_FAIL_OPEN),
+    )
 
 
 def _text(raw: bytes) -> str:

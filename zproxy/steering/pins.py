@@ -31,9 +31,9 @@ def pinned_name(name: str) -> str:
     return name.replace("%2E", ".").replace("%25", "%")
 
 
-def interface_pin(interface: str) -> str:
-    """Return the name of the pin of an interface's link."""
-    return f"tcx-{pin_name(interface)}"
+def interface_pin(hook: str, interface: str) -> str:
+    """Return the name of the pin of a hook's link at an interface."""
+    return f"{hook}-{pin_name(interface)}"
 
 
 class NodePins:

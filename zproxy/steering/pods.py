@@ -14,16 +14,17 @@ from typing import Final, NamedTuple
 
 from zproxy.errors import SteeringError
 from zproxy.model import ports
+from zproxy.model.pod import DEFAULT_OPTIONS, PodOptions
 from zproxy.net.netns import Netns
 from zproxy.steering import links, syscall
-from zproxy.steering.hooks import HOOKS
-from zproxy.steering.layout import COOKIE, INDEX, MAX_PODS, POD, POD_IP, PodEntry, pack_ip
+from zproxy.steering.hooks import HOOKS, Place
+from zproxy.steering.layout import COOKIE, INDEX, MAX_PODS, POD, POD_IP, PODSTAT, PodEntry, pack_ip
 from zproxy.steering.links import Target
 from zproxy.steering.objects import Objects
 from zproxy.steering.pins import NodePins, entries, interface_pin
 
-INGRESS: Final = "zp_ingress"
 LOOKUP: Final = "zp_lookup"
+AT_INTERFACES: Final = tuple(name for name, hook in HOOKS.items() if hook.place is Place.INTERFACE)
 DISMANTLE_S: Final = 1.0
 """How long a namespace whose last process has gone may still look alive."""
 
@@ -43,6 +44,9 @@ class PodSteering(NamedTuple):
     """Where traffic from outside reaches it; never lo."""
     plaintext_listener: int
     """Descriptor of the listening socket on [::]:15006, IPv4 included, in the pod's namespace. Borrowed."""
+    options: PodOptions = DEFAULT_OPTIONS
+    source_ports: int = 0
+    """Size of the pod's ephemeral range, 0 when it is not known."""
 
 
 class Pods:
@@ -68,13 +72,22 @@ class Pods:
         with ExitStack() as undo:
             self._put_addresses(pod, entry, undo)
             self._put_listener(pod, entry, undo)
+            self._put_counters(pod, undo)
             self._put_links(pod, undo)
             with _saying(f"cannot switch steering on for {pod.name}"):
                 syscall.map_update(self._objects.maps["zp_pods"], entry.key(), entry.value())
             undo.pop_all()
         self._drop_addresses(pod.cookie, keep=pod.ips)
-        kept = {HOOKS[LOOKUP].pin, *map(interface_pin, pod.interfaces)}
-        self._drop_links(pod.cookie, keep=kept)
+        self._drop_links(pod.cookie, keep={HOOKS[LOOKUP].pin, *_interface_pins(pod.interfaces)})
+
+    def choose(self, cookie: int, options: PodOptions) -> None:
+        """See Steering."""
+        entry = self._entry(cookie)
+        if entry is None:
+            raise SteeringError(f"no pod with netns cookie {cookie} is steered")
+        entry = entry._replace(options=options, generation=entry.generation + 1)
+        with _saying(f"cannot change the options of {entry.name}"):
+            syscall.map_update(self._objects.maps["zp_pods"], entry.key(), entry.value())
 
     def detach(self, cookie: int) -> None:
         """Switch off and remove everything of a pod. Idempotent; the namespace may be gone already."""
@@ -84,6 +97,7 @@ class Pods:
         if before is not None:
             syscall.map_delete(self._objects.maps["zp_lsn"], INDEX.pack(index=before.slot))
         self._drop_addresses(cookie)
+        syscall.map_delete(self._objects.maps["zp_podstat"], COOKIE.pack(cookie=cookie))
 
     def _entry(self, cookie: int) -> PodEntry | None:
         key = COOKIE.pack(cookie=cookie)
@@ -105,6 +119,8 @@ class Pods:
             outbound_port=ports.OUTBOUND,
             plaintext_port=ports.INBOUND_PLAINTEXT,
             hbone_port=ports.INBOUND_HBONE,
+            dns_port=ports.DNS,
+            options=pod.options,
         )
 
     def _free_slot(self) -> int:
@@ -158,6 +174,16 @@ class Pods:
         if before is None:
             undo.callback(syscall.map_delete, table, key)
 
+    def _put_counters(self, pod: PodSteering, undo: ExitStack) -> None:
+        """Counters begin at zero when the pod is enrolled, and not when its entry is brought up to date."""
+        table, key = self._objects.maps["zp_podstat"], COOKIE.pack(cookie=pod.cookie)
+        if syscall.map_lookup(table, key, PODSTAT.size) is not None:
+            return
+        epoch = time.monotonic_ns() & 0xFFFFFFFF  # another one than before, and after what was counted then
+        with _saying(f"cannot make the counters of {pod.name}"):
+            syscall.map_update(table, key, PODSTAT.pack(ports=pod.source_ports, epoch=epoch))
+        undo.callback(syscall.map_delete, table, key)
+
     def _put_links(self, pod: PodSteering, undo: ExitStack) -> None:
         directory = self._pins.pod(pod.cookie)
         with _saying(f"cannot make {directory}"):
@@ -165,8 +191,9 @@ class Pods:
         undo.callback(_remove_if_empty, self._pins, pod.cookie)
         self._put_link(pod, HOOKS[LOOKUP].pin, LOOKUP, self._lookup_target(pod), undo)
         for interface in pod.interfaces:
-            target = self._interface_target(pod, interface)
-            self._put_link(pod, interface_pin(interface), INGRESS, target, undo)
+            for program in AT_INTERFACES:
+                target = self._interface_target(pod, program, interface)
+                self._put_link(pod, interface_pin(HOOKS[program].pin, interface), program, target, undo)
 
     def _put_link(self, pod: PodSteering, pin: str, program: str, target: Target, undo: ExitStack) -> None:
         path = self._pins.pod(pod.cookie) / pin
@@ -181,8 +208,8 @@ class Pods:
             attach=lambda: syscall.link_create(program.fd, pod.netns.fd, hook.attach_type),
         )
 
-    def _interface_target(self, pod: PodSteering, interface: str) -> Target:
-        program, hook = self._objects.programs[INGRESS], HOOKS[INGRESS]
+    def _interface_target(self, pod: PodSteering, name: str, interface: str) -> Target:
+        program, hook = self._objects.programs[name], HOOKS[name]
         try:
             index = pod.netns.run(lambda: socket.if_nametoindex(interface))
         except OSError as error:
@@ -205,6 +232,10 @@ class Pods:
         for key, value in list(self._objects.elements("zp_podip")):
             if POD_IP.unpack(value)["netns"] == cookie and key not in kept:
                 syscall.map_delete(self._objects.maps["zp_podip"], key)
+
+
+def _interface_pins(interfaces: tuple[str, ...]) -> set[str]:
+    return {interface_pin(HOOKS[name].pin, each) for name in AT_INTERFACES for each in interfaces}
 
 
 def _destination(ips: tuple[str, ...], version: int) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from zproxy.config import PIN_ROOT
 from zproxy.errors import RequirementError, SteeringError
+from zproxy.model.pod import PodOptions
 from zproxy.steering import cgroups, links, syscall
 from zproxy.steering.cpus import possible_cpus
 from zproxy.steering.exemption import Exemption
@@ -65,6 +66,10 @@ class Steering:
         Undoes itself and raises SteeringError on failure. Connections that exist are left alone.
         """
         self._pods.attach(pod)
+
+    def choose(self, cookie: int, options: PodOptions) -> None:
+        """Give a pod that is on other options, in one step; raise SteeringError when it is not on."""
+        self._pods.choose(cookie, options)
 
     def detach(self, cookie: int) -> None:
         """Switch steering off for a pod; idempotent, and fine when its namespace has gone."""

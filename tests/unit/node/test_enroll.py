@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.support.podstate import listening, rules, state_of
 from tests.support.steering import Bench, bench, open_files, pod_of
 from zproxy.errors import EnrollError, SteeringError
 from zproxy.model import ports
+from zproxy.model.pod import DEFAULT_OPTIONS
 from zproxy.model.workload import Workload
 from zproxy.net.netns import Netns
 from zproxy.node import enroll as subject
@@ -43,8 +45,8 @@ def enroll(node: Bench, workload: Workload, pod: Namespace) -> Pod:
     """Enrol as the manager does; the handle is closed on failure."""
     netns = Netns.named(pod.name)
     try:
-        steering = node.steering
-        return asyncio.run(subject.enroll(workload, netns, steering, node.workers[0]))  # type: ignore[arg-type] # fake
+        steering: Any = node.steering
+        return asyncio.run(subject.enroll(workload, netns, steering, node.workers[0], DEFAULT_OPTIONS))
     except BaseException:
         netns.close()
         raise

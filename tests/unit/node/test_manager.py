@@ -58,6 +58,9 @@ def test_the_row_of_an_enrolled_pod_is_what_the_kernel_says(node: Bench, client:
         "namespace": "demo",
         "name": "client",
         "node": NODE,
+        "dns": False,
+        "udp": "audit",
+        "fail_open": False,
         "ips": list(client.ips),
         "netns": {
             "path": f"/run/netns/{client.name}",
@@ -391,3 +394,21 @@ def test_one_pod_that_cannot_be_taken_up_stops_no_other(
     node.mesh = mesh(pod_of("demo/server", pods[1]))
     restart(node)
     assert [row["pod"] for row in node.manager.rows()] == ["demo/server"]
+
+
+@pytest.mark.root
+def test_other_options_are_taken_up_kept_and_restored(node: Bench, client: Namespace) -> None:
+    node.enroll("demo/client", netns=client.name, options={"udp": "block"})
+    row = node.enroll("demo/client", netns=client.name, options={"dns": True})
+    assert (row["changed"], row["dns"], row["udp"]) == (True, True, "block")
+    assert node.enroll("demo/client", netns=client.name, options={"dns": True})["changed"] is False
+    restart(node)
+    row = node.manager.rows()[0]
+    assert (row["dns"], row["udp"], row["fail_open"]) == (True, "block", False)
+
+
+@pytest.mark.root
+def test_an_option_that_there_is_not_is_a_sentence(node: Bench, client: Namespace) -> None:
+    with pytest.raises(EnrollError, match="udp is audit or block"):
+        node.enroll("demo/client", netns=client.name, options={"udp": "drop"})
+    assert node.manager.rows() == []

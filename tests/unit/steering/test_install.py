@@ -209,7 +209,9 @@ def test_what_is_not_zproxys_is_not_touched(pins: NodePins) -> None:
 
 def link_pins(program: str, cookie: int) -> list[str]:
     pin = HOOKS[program].pin
-    return {"tcx": [f"{cookie}/tcx-eth0"], "sk_lookup": [f"{cookie}/sk_lookup"]}.get(pin, [f"links/{pin}"])
+    return {"tcx_ingress": [f"{cookie}/tcx_ingress-eth0"], "sk_lookup": [f"{cookie}/sk_lookup"]}.get(
+        pin, [f"links/{pin}"]
+    )
 
 
 def running(pins: NodePins, cookie: int) -> dict[str, int]:

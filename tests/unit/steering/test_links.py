@@ -139,6 +139,6 @@ def test_a_kernel_without_tcx_is_named(pins: Path, first: Program) -> None:
     def refuse() -> int:
         raise OSError(22, "Invalid argument")
 
-    hook = Hook("tcx", ProgType.SCHED_CLS, AttachType.TCX_INGRESS, Place.INTERFACE)
+    hook = Hook("tcx_ingress", ProgType.SCHED_CLS, AttachType.TCX_INGRESS, Place.INTERFACE)
     with pytest.raises(RequirementError, match=r"TCX links need Linux 6\.6 or newer, this is "):
         links.ensure(pins / "link", hook, first, Target(1, "eth0 of a/b", refuse))

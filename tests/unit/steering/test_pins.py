@@ -12,7 +12,7 @@ from zproxy.steering.pins import NodePins, ensure_bpffs, entries, interface_pin,
 def test_names_with_dots_are_quoted_without_clashes() -> None:
     assert pin_name("node-1.example.org") == "node-1%2Eexample%2Eorg"
     assert pin_name("node-1%2Eexample") != pin_name("node-1.example")
-    assert interface_pin("eth0.100") == "tcx-eth0%2E100"
+    assert interface_pin("tcx_ingress", "eth0.100") == "tcx_ingress-eth0%2E100"
 
 
 @pytest.mark.parametrize("node", ["", "a/b", "../up"])
