@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NoReturn, TypeVar
 
 import click
+from zproxy_cli import bpf_dump
 from zproxy_cli.output import flush, note, write
 from zproxy_cli.session import Session, node_option, pass_session
 
@@ -93,6 +94,7 @@ def show_maps(session: Session, words: Sequence[str]) -> None:
 
 
 bpf_map.add_command(show_maps, "list")
+command.add_command(bpf_dump.command)
 
 
 @bpf_map.command("dump", epilog=GRAMMAR)

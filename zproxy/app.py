@@ -38,7 +38,9 @@ from zproxy.net.tasks import every, spawn
 from zproxy.net.worker import Ticking, Worker
 from zproxy.node.control import ControlServer
 from zproxy.node.manager import Manager
+from zproxy.node.pressure import Pressure
 from zproxy.node.reload import CurrentMesh
+from zproxy.node.steering_metrics import steering_families
 from zproxy.node.views import Views
 from zproxy.node.workers import PodWorker
 from zproxy.observe.access import AccessLog
@@ -143,7 +145,10 @@ class Daemon:
         self._node = options.node
         self._tasks: list[asyncio.Task[Any]] = []
         self._outbound_policy = options.outbound_policy
-        self._metrics = Metrics([worker.metrics for worker in self._workers], writer)
+        self._metrics = Metrics(
+            [*(worker.metrics for worker in self._workers), partial(steering_families, options.node)], writer
+        )
+        self._pressure = Pressure()
         self._control: ControlServer | None = None
 
     async def start(self) -> None:
@@ -153,7 +158,10 @@ class Daemon:
         self._tasks.append(spawn(every(RENEW_S, self._certificates.renew_due), "renew-certificates"))
         await self._manager.restore()
         self._tasks.append(spawn(self._reload_meshes(), "reload-mesh"))
-        views = Views(self._node, self._workers, self._manager, self._certificates, self._mesh)
+        self._tasks.append(spawn(self._pressure.watch(self._node), "watch-pressure"))
+        views = Views(
+            self._node, self._workers, self._manager, self._certificates, self._mesh, self._pressure
+        )
         commands = views.commands() | {
             "enroll": self._manager.enroll,
             "unenroll": self._manager.unenroll,

@@ -12,6 +12,7 @@ from zproxy import __version__
 from zproxy.identity.manager import CertificateManager
 from zproxy.node.control import Command
 from zproxy.node.manager import Manager
+from zproxy.node.pressure import Pressure
 from zproxy.node.workers import PodWorker
 from zproxy.proxy.straw import TunnelView
 from zproxy.state.store import Mesh
@@ -27,12 +28,14 @@ class Views:
         manager: Manager,
         certificates: CertificateManager,
         mesh: Callable[[], Mesh],
+        pressure: Pressure,
     ) -> None:
         self._node = node
         self._workers = workers
         self._manager = manager
         self._certificates = certificates
         self._mesh = mesh
+        self._pressure = pressure
 
     def commands(self) -> dict[str, Command]:
         """Return the commands under the names that the CLI uses."""
@@ -62,6 +65,7 @@ class Views:
             "connections_failed_by_reason": dict(sorted(reasons.items())),
             "bytes_sent_total": sum(of.bytes_sent for of in figures),
             "bytes_recv_total": sum(of.bytes_recv for of in figures),
+            "scarce": self._pressure.alarms,
             "workers": [
                 {"worker": worker.number, "pods": pods[worker.number], "connections_open": of.live}
                 for worker, of in zip(self._workers, figures, strict=True)

@@ -53,6 +53,7 @@ class Command(IntEnum):
     PROG_QUERY = 16
     BTF_GET_FD_BY_ID = 19
     BTF_GET_NEXT_ID = 23
+    MAP_LOOKUP_BATCH = 24
     LINK_CREATE = 28
     LINK_UPDATE = 29
     LINK_GET_FD_BY_ID = 30
@@ -104,6 +105,15 @@ def _call(command: int, buffer: ctypes.Array[ctypes.c_char]) -> int:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     return result
+
+
+def batch_call(command: int, buffer: ctypes.Array[ctypes.c_char]) -> bool:
+    """Make one call of a batch command, which answers inside `buffer`; return whether there is more."""
+    try:
+        _call(command, buffer)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _element_call(command: int, fd: int, key: int, value: int, flags: int = 0) -> None:

@@ -23,6 +23,7 @@ from zproxy.identity.manager import CertificateManager
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction
 from zproxy.model.workload import Protocol
+from zproxy.node.pressure import Pressure
 from zproxy.node.views import Views
 from zproxy.node.workers import PlacedStraw, PodWorker
 from zproxy.observe.connections import Connections
@@ -50,7 +51,7 @@ class Stage:
             self._worker(0, plane, plane.connections),
             self._worker(1, plane, self.other),
         ]
-        self.views = Views("node-a", self.workers, manager, self.certificates, lambda: self.mesh)
+        self.views = Views("node-a", self.workers, manager, self.certificates, lambda: self.mesh, Pressure())
 
     def _worker(self, number: int, plane: Plane, connections: Connections) -> PodWorker:
         unused: Any = None
