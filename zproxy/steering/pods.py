@@ -179,7 +179,7 @@ class Pods:
         table, key = self._objects.maps["zp_podstat"], COOKIE.pack(cookie=pod.cookie)
         if syscall.map_lookup(table, key, PODSTAT.size) is not None:
             return
-        epoch = time.monotonic_ns() & 0xFFFFFFFF  # another one than before, and after what was counted then
+        epoch = time.monotonic_ns() & 0xFFFFFFFF | 1  # not that of an earlier enrolment, and not 0
         with _saying(f"cannot make the counters of {pod.name}"):
             syscall.map_update(table, key, PODSTAT.pack(ports=pod.source_ports, epoch=epoch))
         undo.callback(syscall.map_delete, table, key)
