@@ -44,7 +44,7 @@ def test_a_socket_is_open_from_connect_to_close(
 def test_a_socket_that_is_refused_twice_was_open_once(straw: Straw, pod: Namespace, maps: NodeMaps) -> None:
     straw.outbound.close()
     with pod.socket(socket.AF_INET) as app:
-        for _ in range(2):
+        for _ in range(3):  # of which Linux answers the second from what it remembers of the first
             with pytest.raises(ConnectionError):
                 app.connect((V4, 80))
         assert (counters(maps, pod)["open"], counters(maps, pod)["opened"]) == (1, 2)
