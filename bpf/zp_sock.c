@@ -12,6 +12,7 @@
  */
 #include "lib/abi.h"
 #include "lib/addr.h"
+#include "lib/heart.h"
 #include "lib/maps.h"
 
 #define ZP_REJECT  0
@@ -158,6 +159,11 @@ static __always_inline int __sock_steer_fwd(struct bpf_sock_addr *ctx, struct zp
 	reason = zp_exemption(sk, netns, client);
 	if (reason) {
 		zp_count(reason);
+		zp_forget(sk);
+		return ZP_LEAVE;
+	}
+	if (zp_is_abandoned(pod)) {
+		zp_count(ZP_FAIL_OPEN_OUT);
 		zp_forget(sk);
 		return ZP_LEAVE;
 	}

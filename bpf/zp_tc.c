@@ -12,6 +12,7 @@
  */
 #include "lib/abi.h"
 #include "lib/addr.h"
+#include "lib/heart.h"
 #include "lib/maps.h"
 #include "lib/packet.h"
 
@@ -58,9 +59,15 @@ static __always_inline int zp_record(struct zp_podip *pod, struct zp_packet *pac
 	u64 netns = pod->netns;
 	u32 slot = pod->slot;
 	struct zp_flow flow = packet->flow;
+	struct zp_pod *entry;
 
-	if (!zp_pods.lookup(&netns))
+	entry = zp_pods.lookup(&netns);
+	if (!entry)
 		return ZP_TC_NEXT;
+	if (zp_is_abandoned(entry)) {
+		zp_count(ZP_FAIL_OPEN_IN);
+		return ZP_TC_NEXT;
+	}
 	if (zp_in.update(&flow, &slot)) {
 		zp_count(ZP_MAP_FULL);
 		return ZP_TC_SHOT;

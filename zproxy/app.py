@@ -37,6 +37,7 @@ from zproxy.net.sockets import SocketFactory
 from zproxy.net.tasks import every, spawn
 from zproxy.net.worker import Ticking, Worker
 from zproxy.node.control import ControlServer
+from zproxy.node.heartbeat import Heartbeat
 from zproxy.node.manager import Manager
 from zproxy.node.pressure import Pressure
 from zproxy.node.reload import CurrentMesh
@@ -149,6 +150,7 @@ class Daemon:
             [*(worker.metrics for worker in self._workers), partial(steering_families, options.node)], writer
         )
         self._pressure = Pressure()
+        self._heartbeat = Heartbeat(self._steering.heart, self._workers)
         self._control: ControlServer | None = None
 
     async def start(self) -> None:
@@ -157,6 +159,7 @@ class Daemon:
             driver.start()
         self._tasks.append(spawn(every(RENEW_S, self._certificates.renew_due), "renew-certificates"))
         await self._manager.restore()
+        self._tasks.append(spawn(self._heartbeat.run(), "heartbeat"))
         self._tasks.append(spawn(self._reload_meshes(), "reload-mesh"))
         self._tasks.append(spawn(self._pressure.watch(self._node), "watch-pressure"))
         views = Views(
@@ -178,7 +181,8 @@ class Daemon:
             raise self._failure
 
     async def drain(self) -> None:
-        """Let open connections end, for at most DRAIN_S seconds."""
+        """Let open connections end, for at most DRAIN_S seconds; what is new is on its own from now on."""
+        self._heartbeat.stop()
         await self._manager.drain()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*(worker.idle() for worker in self._workers)), DRAIN_S)

@@ -35,6 +35,19 @@ from zproxy.wire.tls import choose_engine
 NODE = "node-a"
 
 
+class FakeHeart:
+    """Keeps whether somebody beats."""
+
+    def __init__(self) -> None:
+        self.is_beating = False
+
+    def beat(self) -> None:
+        self.is_beating = True
+
+    def stop(self) -> None:
+        self.is_beating = False
+
+
 class FakeSteering:
     """Keeps who is attached and in which order things happened; `failure` is raised by `attach`."""
 
@@ -46,6 +59,7 @@ class FakeSteering:
         self.threads: set[int] = set()
         """Who called: the real one blocks, so it is NEVER the loop's thread."""
         self.is_closed = False
+        self.heart = FakeHeart()
 
     def exempt(self, fd: int) -> None:
         os.fstat(fd)

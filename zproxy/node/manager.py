@@ -76,6 +76,7 @@ class Manager:
                 handle.close()
                 raise
         _log.info("enrolled %s in %s as %s", pod, handle, workload.identity)
+        _warn(enrolled)
         return self.row(enrolled) | {"changed": True}
 
     async def unenroll(self, pod: str) -> dict[str, Any]:
@@ -181,6 +182,7 @@ class Manager:
         pod.options = options
         if record is not None:
             self._records.save(record._replace(options=options))
+        _warn(pod)
         return True
 
     async def _add(
@@ -227,6 +229,11 @@ class Manager:
     async def _forget(self, record: Record) -> None:
         await asyncio.to_thread(self._steering.detach, record.cookie)
         self._records.remove(record.pod)
+
+
+def _warn(pod: Pod) -> None:
+    if pod.options.fail_open:
+        _log.warning("%s fails open: without a daemon its traffic passes in the clear", pod.name)
 
 
 def _options(wanted: dict[str, Any]) -> PodOptions:

@@ -14,6 +14,7 @@ from zproxy.model.pod import PodOptions
 from zproxy.steering import cgroups, links, syscall
 from zproxy.steering.cpus import possible_cpus
 from zproxy.steering.exemption import Exemption
+from zproxy.steering.heart import Heart
 from zproxy.steering.hooks import HOOKS, Hook, Place
 from zproxy.steering.install import install
 from zproxy.steering.layout import COOKIE, INDEX, REASONS, ConnEntry, PodEntry
@@ -35,6 +36,7 @@ class Steering:
         self._cpus = possible_cpus()
         self.exempt = Exemption(objects.maps["zp_exempt"])
         """Call it with the descriptor of a socket that the proxy will connect; costs a microsecond or two."""
+        self.heart = Heart(objects.maps["zp_heart"])
 
     @classmethod
     def open(cls, node: str, *, pin_root: Path = PIN_ROOT, cgroup: Path | None = None) -> "Steering":
