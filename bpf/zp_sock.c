@@ -12,6 +12,7 @@
  */
 #include "lib/abi.h"
 #include "lib/addr.h"
+#include "lib/dns.h"
 #include "lib/heart.h"
 #include "lib/maps.h"
 
@@ -26,6 +27,13 @@
 static __always_inline int zp_is_tcp(struct bpf_sock_addr *ctx)
 {
 	return ctx->type == ZP_SOCK_STREAM && (ctx->protocol == ZP_TCP || ctx->protocol == ZP_MPTCP);
+}
+
+/* A datagram socket that dials or asks a resolver. */
+static __always_inline int zp_is_dns(struct bpf_sock_addr *ctx)
+{
+	return ctx->type == ZP_SOCK_DGRAM && ctx->protocol == ZP_UDP &&
+	       ctx->user_port == zp_htons(ZP_DNS_PORT);
 }
 
 /* Count a steered socket as open, once however often it dials, and say so when the pod has few source ports
@@ -133,7 +141,8 @@ static __always_inline u32 zp_exemption(struct bpf_sock *sk, u64 netns, struct z
 /* Fill in where the pod's connections of this family go; 0 when the pod has no address of it. */
 static __always_inline int zp_set_via(struct zp_pod *pod, struct zp_client *client)
 {
-	client->via_port = pod->outbound_port;
+	client->via_port =
+	    client->orig.port == ZP_DNS_PORT && pod->flags & ZP_POD_DNS ? pod->dns_port : pod->outbound_port;
 	if (client->orig.family == ZP_AF_INET) {
 		zp_set_ip4(client->via.ip, zp_word(pod->ip4, 0));
 		return pod->flags & ZP_POD_IP4;
@@ -180,15 +189,70 @@ static __always_inline int __sock_steer_fwd(struct bpf_sock_addr *ctx, struct zp
 	return ZP_STEER;
 }
 
+/* A query, or the connect() of a socket that will send some: to the DNS listener, under the resolver's alias.
+ */
+static __always_inline int __sock_dns_fwd(struct bpf_sock_addr *ctx, struct zp_client *client)
+{
+	u64 netns = bpf_get_netns_cookie(ctx);
+	struct zp_pod *pod = zp_pods.lookup(&netns);
+	struct bpf_sock *sk;
+
+	if (!pod || !(pod->flags & ZP_POD_DNS))
+		return ZP_LEAVE;
+	sk = ctx->sk;
+	if (!sk)
+		return ZP_REFUSE;
+	client->orig.port = ZP_DNS_PORT;
+	client->orig.family = zp_is_ip4(client->orig.ip) ? ZP_AF_INET : ZP_AF_INET6;
+	if (zp_exemption(sk, netns, client) || zp_is_abandoned(pod))
+		return ZP_LEAVE;
+	if (!zp_take_alias(netns, &client->orig, client->via.ip)) {
+		zp_count(ZP_DNS_REFUSED);
+		bpf_set_retval(-ZP_ECONNREFUSED);
+		return ZP_REFUSE;
+	}
+	client->via_port = pod->dns_port;
+	zp_count(ZP_DNS_CAPTURED);
+	zp_tally(netns, dns, 1);
+	return ZP_STEER;
+}
+
+/* The same for connect(), which getpeername() will be asked about. */
+static __always_inline int __sock_dns_dial(struct bpf_sock_addr *ctx, struct zp_client *client)
+{
+	int verdict = __sock_dns_fwd(ctx, client);
+	struct bpf_sock *sk = ctx->sk;
+	struct zp_client *kept;
+
+	if (verdict != ZP_STEER || !sk)
+		return verdict;
+	kept = zp_sock.sk_storage_get(sk, client, BPF_SK_STORAGE_GET_F_CREATE);
+	if (kept)
+		*kept = *client;
+	return verdict;
+}
+
+static __always_inline int zp_dial(struct bpf_sock_addr *ctx, struct zp_client *client)
+{
+	if (zp_is_tcp(ctx))
+		return __sock_steer_fwd(ctx, client);
+	return zp_is_dns(ctx) ? __sock_dns_dial(ctx, client) : ZP_LEAVE;
+}
+
+static __always_inline int zp_is_dialled(struct bpf_sock_addr *ctx)
+{
+	return zp_is_tcp(ctx) || zp_is_dns(ctx);
+}
+
 int zp_connect4(struct bpf_sock_addr *ctx)
 {
 	struct zp_client client = {};
 	int verdict;
 
-	if (!zp_is_tcp(ctx))
+	if (!zp_is_dialled(ctx))
 		return ZP_PROCEED;
 	zp_set_ip4(client.orig.ip, ctx->user_ip4);
-	verdict = __sock_steer_fwd(ctx, &client);
+	verdict = zp_dial(ctx, &client);
 	if (verdict != ZP_STEER)
 		return verdict == ZP_LEAVE ? ZP_PROCEED : ZP_REJECT;
 	ctx->user_ip4 = zp_word(client.via.ip, 3);
@@ -224,10 +288,10 @@ int zp_connect6(struct bpf_sock_addr *ctx)
 	struct zp_client client = {};
 	int verdict;
 
-	if (!zp_is_tcp(ctx))
+	if (!zp_is_dialled(ctx))
 		return ZP_PROCEED;
 	zp_get_ip6(ctx, client.orig.ip);
-	verdict = __sock_steer_fwd(ctx, &client);
+	verdict = zp_dial(ctx, &client);
 	if (verdict != ZP_STEER)
 		return verdict == ZP_LEAVE ? ZP_PROCEED : ZP_REJECT;
 	zp_put_ip6(ctx, client.via.ip, client.via_port);

@@ -81,7 +81,10 @@ static __always_inline void zp_on_accept(struct bpf_sock_ops *ctx)
 	struct zp_origin *found, orig;
 	struct bpf_sock *sk;
 
-	if (!pod || pod->outbound_port != ctx->local_port)
+	if (!pod)
+		return;
+	if (ctx->local_port != pod->outbound_port &&
+	    (ctx->local_port != pod->dns_port || !(pod->flags & ZP_POD_DNS)))
 		return;
 	sk = ctx->sk;
 	if (!sk)

@@ -12,7 +12,19 @@ import pytest
 ROOT: Final = Path(__file__).parents[1]
 NEEDED: Final = ("bash", "dirname", "flock", "id", "mktemp", "rm", "sort", "tail", "uname")
 """What the script itself uses before anything can be missing."""
-PROBED: Final = ("curl", "ip", "iptables", "nft", "openssl", "ps", "ss", "sysctl", "tcpdump", "bpftool")
+PROBED: Final = (
+    "curl",
+    "dig",
+    "ip",
+    "iptables",
+    "nft",
+    "openssl",
+    "ps",
+    "ss",
+    "sysctl",
+    "tcpdump",
+    "bpftool",
+)
 
 
 class Machine:

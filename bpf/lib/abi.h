@@ -5,11 +5,14 @@
 #ifndef ZP_ABI_H
 #define ZP_ABI_H
 
-#define ZP_AF_INET     2
-#define ZP_AF_INET6    10
-#define ZP_SOCK_STREAM 1
-#define ZP_TCP	       6
-#define ZP_MPTCP       262
-#define ZP_ENETUNREACH 101
+#define ZP_AF_INET	2
+#define ZP_AF_INET6	10
+#define ZP_SOCK_STREAM	1
+#define ZP_SOCK_DGRAM	2
+#define ZP_TCP		6
+#define ZP_UDP		17
+#define ZP_MPTCP	262
+#define ZP_ENETUNREACH	101
+#define ZP_ECONNREFUSED 111
 
 #endif

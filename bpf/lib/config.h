@@ -29,6 +29,14 @@
 #define ZP_MAX_RESOLVERS 65536
 #define ZP_POD_RESOLVERS 64
 
+/* Where they are: 240.15.53.0/24 and fd16:9254:7127:1553::/64, local to the pod by a route of its own. The
+ * first is reserved and routed nowhere, the second a neighbour of the network that Istio has chosen at
+ * random.
+ */
+#define ZP_ALIAS_IP4   0xf00f3500
+#define ZP_ALIAS_IP6_0 0xfd169254
+#define ZP_ALIAS_IP6_1 0x71271553
+
 /* A daemon that has shown no life for so long is dead: three beats. */
 #define ZP_HEART_NS 3000000000ull
 

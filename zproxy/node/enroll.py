@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Final
 
 from zproxy.errors import EnrollError
+from zproxy.model import ports
 from zproxy.model.pod import PodOptions
 from zproxy.model.workload import Workload
 from zproxy.net.netns import NAMED, Netns
 from zproxy.node.pod import Pod
 from zproxy.node.routes import PodNetwork
-from zproxy.node.workers import PodWorker
+from zproxy.node.workers import PlacedStraw, PodWorker
 from zproxy.steering.steering import PodSteering, Steering
 
 _log = logging.getLogger("zproxy.node")
@@ -77,6 +78,9 @@ async def enroll(
         undo.push_async_callback(straw.close, "enrolment failed")
         former = await asyncio.to_thread(network.prepare)
         undo.push_async_callback(asyncio.to_thread, network_restore, network, former)
+        if options.dns:
+            refuse_dns_without_server(workload.pod, straw)
+            await asyncio.to_thread(network.capture_dns, addresses, interfaces[0])
         cookie = netns.cookie()
         steer = PodSteering(
             netns=netns,
@@ -94,6 +98,14 @@ async def enroll(
     pod = Pod(workload, netns, cookie, straw, network, options)
     pod.former_sysctls = former
     return pod
+
+
+def refuse_dns_without_server(pod: str, straw: PlacedStraw) -> None:
+    """Queries that nobody answers would be refused one by one; raise EnrollError at once instead."""
+    if ports.DNS not in straw.ports:
+        raise EnrollError(
+            f"this zproxy has no DNS server, and the DNS of {pod} would be refused; enrol it without --dns"
+        )
 
 
 async def unenroll(pod: Pod, steering: Steering) -> None:

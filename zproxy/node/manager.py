@@ -12,7 +12,14 @@ from zproxy.errors import EnrollError, ZproxyError
 from zproxy.model.pod import PodOptions
 from zproxy.model.workload import Protocol, Workload
 from zproxy.net.netns import Netns
-from zproxy.node.enroll import enroll, network_restore, open_netns, refuse_own_namespace, unenroll
+from zproxy.node.enroll import (
+    enroll,
+    network_restore,
+    open_netns,
+    refuse_dns_without_server,
+    refuse_own_namespace,
+    unenroll,
+)
 from zproxy.node.pod import Pod
 from zproxy.node.records import Record, Records
 from zproxy.node.routes import PodNetwork
@@ -177,8 +184,14 @@ class Manager:
         options = _options(pod.options.as_json() | wanted)
         if options == pod.options:
             return False
+        if options.dns:
+            refuse_dns_without_server(pod.name, pod.straw)
+            addresses, interfaces = await asyncio.to_thread(pod.network.addresses)
+            await asyncio.to_thread(pod.network.capture_dns, addresses, interfaces[0])
         record = self._records.get(pod.name)
         await asyncio.to_thread(self._steering.choose, pod.cookie, options)
+        if not options.dns:
+            await asyncio.to_thread(pod.network.release_dns)
         pod.options = options
         if record is not None:
             self._records.save(record._replace(options=options))

@@ -11,7 +11,8 @@ destination, and with it one range of source ports.
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -21,6 +22,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from zproxy.config import SOURCE_MARK, SOURCE_MARK_MASK, SOURCE_RULE_PRIORITY, SOURCE_TABLE
 from zproxy.errors import EnrollError
 from zproxy.net.netns import Netns
+from zproxy.node import aliases
 
 SYSCTLS: Final = {
     "net/ipv4/tcp_fwmark_accept": "1",  # serves IPv6 too
@@ -70,6 +72,14 @@ class PodNetwork:
         first, last = self._netns.run(lambda: (PROC_SYS / PORT_RANGE).read_text().split())
         return int(last) - int(first) + 1
 
+    def capture_dns(self, ips: Sequence[str], interface: str) -> None:
+        """Make the aliases of resolvers local to the pod; `restore` and `release_dns` undo it."""
+        self._with_netlink(partial(aliases.install, ips=ips, interface=interface))
+
+    def release_dns(self) -> None:
+        """Undo `capture_dns`."""
+        self._with_netlink(aliases.uninstall)
+
     def prepare(self) -> dict[str, str]:
         """Install sysctls, rule and route; return the sysctls' former values for `restore`.
 
@@ -90,6 +100,7 @@ class PodNetwork:
         """Undo `prepare`; tolerates whatever is gone already."""
         try:
             self._with_netlink(_uninstall)
+            self._with_netlink(aliases.uninstall)
         finally:
             self._netns.run(lambda: _write_sysctls(former))
 

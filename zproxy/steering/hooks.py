@@ -36,6 +36,10 @@ HOOKS: Final[Mapping[str, Hook]] = {
     "zp_getpeername6": Hook(
         "getpeername6", ProgType.CGROUP_SOCK_ADDR, AttachType.CGROUP_INET6_GETPEERNAME, Place.ROOT
     ),
+    "zp_sendmsg4": Hook("sendmsg4", ProgType.CGROUP_SOCK_ADDR, AttachType.CGROUP_UDP4_SENDMSG, Place.ROOT),
+    "zp_sendmsg6": Hook("sendmsg6", ProgType.CGROUP_SOCK_ADDR, AttachType.CGROUP_UDP6_SENDMSG, Place.ROOT),
+    "zp_recvmsg4": Hook("recvmsg4", ProgType.CGROUP_SOCK_ADDR, AttachType.CGROUP_UDP4_RECVMSG, Place.ROOT),
+    "zp_recvmsg6": Hook("recvmsg6", ProgType.CGROUP_SOCK_ADDR, AttachType.CGROUP_UDP6_RECVMSG, Place.ROOT),
     "zp_sock_release": Hook(
         "sock_release", ProgType.CGROUP_SOCK, AttachType.CGROUP_INET_SOCK_RELEASE, Place.ROOT
     ),

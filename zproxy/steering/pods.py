@@ -18,10 +18,11 @@ from zproxy.model.pod import DEFAULT_OPTIONS, PodOptions
 from zproxy.net.netns import Netns
 from zproxy.steering import links, syscall
 from zproxy.steering.hooks import HOOKS, Place
-from zproxy.steering.layout import COOKIE, INDEX, MAX_PODS, POD, POD_IP, PODSTAT, PodEntry, pack_ip
+from zproxy.steering.layout import ALIAS, COOKIE, INDEX, MAX_PODS, POD, POD_IP, PODSTAT, PodEntry, pack_ip
 from zproxy.steering.links import Target
 from zproxy.steering.objects import Objects
 from zproxy.steering.pins import NodePins, entries, interface_pin
+from zproxy.steering.resolvers import aliases
 
 LOOKUP: Final = "zp_lookup"
 AT_INTERFACES: Final = tuple(name for name, hook in HOOKS.items() if hook.place is Place.INTERFACE)
@@ -97,6 +98,7 @@ class Pods:
         if before is not None:
             syscall.map_delete(self._objects.maps["zp_lsn"], INDEX.pack(index=before.slot))
         self._drop_addresses(cookie)
+        self._drop_resolvers(cookie)
         syscall.map_delete(self._objects.maps["zp_podstat"], COOKIE.pack(cookie=cookie))
 
     def _entry(self, cookie: int) -> PodEntry | None:
@@ -226,6 +228,12 @@ class Pods:
             if path.name not in keep:
                 links.release(path)
         _remove_if_empty(self._pins, cookie)
+
+    def _drop_resolvers(self, cookie: int) -> None:
+        """Aliases are made by the programs, in fixed places: no need to look at those of other pods."""
+        table = self._objects.maps["zp_resolver"]
+        for alias in aliases():
+            syscall.map_delete(table, ALIAS.pack(netns=cookie, ip=pack_ip(alias)))
 
     def _drop_addresses(self, cookie: int, keep: tuple[str, ...] = ()) -> None:
         kept = {pack_ip(ip) for ip in keep}

@@ -399,12 +399,12 @@ def test_one_pod_that_cannot_be_taken_up_stops_no_other(
 @pytest.mark.root
 def test_other_options_are_taken_up_kept_and_restored(node: Bench, client: Namespace) -> None:
     node.enroll("demo/client", netns=client.name, options={"udp": "block"})
-    row = node.enroll("demo/client", netns=client.name, options={"dns": True})
-    assert (row["changed"], row["dns"], row["udp"]) == (True, True, "block")
-    assert node.enroll("demo/client", netns=client.name, options={"dns": True})["changed"] is False
+    row = node.enroll("demo/client", netns=client.name, options={"fail_open": True})
+    assert (row["changed"], row["fail_open"], row["udp"]) == (True, True, "block")
+    assert node.enroll("demo/client", netns=client.name, options={"fail_open": True})["changed"] is False
     restart(node)
     row = node.manager.rows()[0]
-    assert (row["dns"], row["udp"], row["fail_open"]) == (True, "block", False)
+    assert (row["dns"], row["udp"], row["fail_open"]) == (False, "block", True)
 
 
 @pytest.mark.root
@@ -412,3 +412,13 @@ def test_an_option_that_there_is_not_is_a_sentence(node: Bench, client: Namespac
     with pytest.raises(EnrollError, match="udp is audit or block"):
         node.enroll("demo/client", netns=client.name, options={"udp": "drop"})
     assert node.manager.rows() == []
+
+
+@pytest.mark.root
+def test_dns_is_not_captured_for_nobody(node: Bench, client: Namespace) -> None:
+    with pytest.raises(EnrollError, match="no DNS server"):
+        node.enroll("demo/client", netns=client.name, options={"dns": True})
+    node.enroll("demo/client", netns=client.name)
+    with pytest.raises(EnrollError, match="no DNS server"):
+        node.enroll("demo/client", netns=client.name, options={"dns": True})
+    assert node.manager.rows()[0]["dns"] is False
