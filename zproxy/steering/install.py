@@ -4,7 +4,8 @@
 2. Pinned from the same sources: adopt; nothing is compiled and no connection notices.
 3. Same maps, other programs (a new version, or a start that was interrupted): load the new programs on the
    pinned maps, swap them in every link, then take their pins over. Enrolled pods stay steered throughout.
-4. Anything else: replaced when no pod is enrolled in it, refused otherwise, because throwing the maps away
+4. Another version's maps: set aside, where they steer on until this version has taken up their pods.
+5. Anything else: replaced when no pod is enrolled in it, refused otherwise, because throwing the maps away
    would let the pods' traffic out in the clear.
 """
 
@@ -13,9 +14,10 @@ import os
 
 from zproxy.errors import SteeringError
 from zproxy.steering import build, links, source, syscall
+from zproxy.steering.former import set_aside
 from zproxy.steering.hooks import HOOKS, Place
 from zproxy.steering.layout import COOKIE, LAYOUT
-from zproxy.steering.objects import Objects, Unusable, open_maps, open_programs
+from zproxy.steering.objects import Objects, Outdated, Unusable, open_maps, open_programs
 from zproxy.steering.pins import NodePins, entries, remove_tree
 
 _log = logging.getLogger(__name__)
@@ -34,7 +36,11 @@ def install(pins: NodePins) -> Objects:
     try:
         objects = open_maps(pins)
     except Unusable as finding:
-        _replace(pins, finding)
+        if isinstance(finding, Outdated) and _has_pods(pins):
+            _log.warning("%s; its pods are taken up one by one", finding)
+            set_aside(pins)
+        else:
+            _replace(pins, finding)
         return _load_afresh(pins, wanted)
     try:
         if not _adopt(pins, objects, wanted):
@@ -46,9 +52,9 @@ def install(pins: NodePins) -> Objects:
 
 
 def _load_afresh(pins: NodePins, wanted: str) -> Objects:
-    list(remove_tree(pins.directory))
+    _clear(pins)
     for directory in (pins.directory, pins.maps, pins.programs, pins.links, pins.pods):
-        directory.mkdir(mode=0o700, parents=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         build.load(pins.maps, pins.programs)
         objects = open_maps(pins)
@@ -59,13 +65,21 @@ def _load_afresh(pins: NodePins, wanted: str) -> Objects:
             objects.close()
             raise
     except BaseException as error:
-        list(remove_tree(pins.directory))
+        _clear(pins)
         if isinstance(error, Unusable):
             raise SteeringError(
                 f"{error} although it has just been made; the installation is damaged"
             ) from error
         raise
     return objects
+
+
+def _clear(pins: NodePins) -> None:
+    """Remove the tree, except what was set aside."""
+    for part in pins.parts():
+        list(remove_tree(part))
+    if not entries(pins.directory):
+        list(remove_tree(pins.directory))
 
 
 def _adopt(pins: NodePins, objects: Objects, wanted: str) -> bool:

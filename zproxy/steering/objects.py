@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,10 @@ class Unusable(Exception):
 
     For install.py to decide upon, NEVER shown as it is.
     """
+
+
+class Outdated(Unusable):
+    """Finished by another version, whose maps are other ones: whole, but not for this version to write."""
 
 
 class Objects:
@@ -64,6 +69,7 @@ class Objects:
 
 def open_maps(pins: NodePins) -> Objects:
     """Open the node's maps; raise Unusable unless they are exactly those of this version."""
+    _refuse_outdated(pins)
     objects = Objects()
     try:
         for name in MAPS:
@@ -72,13 +78,28 @@ def open_maps(pins: NodePins) -> Objects:
         for path in entries(pins.maps):
             if path not in known:
                 raise Unusable(f"{path} is no map of this version")
-        layout = objects.meta.layout
-        if layout not in (0, LAYOUT):
-            raise Unusable(f"{pins.maps} has map layout {layout}, this version has {LAYOUT}")
     except BaseException:
         objects.close()
         raise
     return objects
+
+
+def _refuse_outdated(pins: NodePins) -> None:
+    """Ask zp_meta, which begins with the layout in every version, before any other map is looked at."""
+    try:
+        fd = syscall.obj_get(pins.maps / "zp_meta")
+    except OSError:
+        return  # half-written, which the maps themselves will tell
+    try:
+        info = map_info(fd)
+        value = syscall.map_lookup(fd, _FIRST, info.value_size) if info.key_size == INDEX.size else None
+    except OSError:
+        return
+    finally:
+        os.close(fd)
+    layout = int.from_bytes((value or b"")[:4], sys.byteorder)
+    if layout not in (0, LAYOUT):
+        raise Outdated(f"{pins.maps} has map layout {layout}, this version has {LAYOUT}")
 
 
 def _open_map(pins: NodePins, name: str) -> int:

@@ -15,7 +15,7 @@ from zproxy.config import BPFFS, PIN_ROOT
 from zproxy.errors import RequirementError, SteeringError
 from zproxy.steering.mounts import BPF_TYPE, is_on
 
-KNOWN: Final = frozenset({"maps", "progs", "progs-new", "links", "pods"})
+KNOWN: Final = frozenset({"maps", "progs", "progs-new", "links", "pods", "former"})
 """Everything that a node's directory may hold."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -44,7 +44,10 @@ class NodePins:
     def __init__(self, node: str, root: Path = PIN_ROOT) -> None:
         if not node or "/" in node:
             raise SteeringError(f"{node!r} cannot name a node: its pins need a directory of that name")
-        self.directory = root / pin_name(node)
+        self._lay_out(root / pin_name(node))
+
+    def _lay_out(self, directory: Path) -> None:
+        self.directory = directory
         self.maps = self.directory / "maps"
         self.programs = self.directory / "progs"
         self.programs_new = self.directory / "progs-new"
@@ -52,6 +55,17 @@ class NodePins:
         self.links = self.directory / "links"
         """Links that serve all pods."""
         self.pods = self.directory / "pods"
+
+    @property
+    def former(self) -> "NodePins":
+        """The tree of a version with other maps, until its pods are taken up; see former.py."""
+        pins = object.__new__(NodePins)
+        pins._lay_out(self.directory / "former")
+        return pins
+
+    def parts(self) -> tuple[Path, ...]:
+        """Return the directories that make a tree."""
+        return self.maps, self.programs, self.programs_new, self.links, self.pods
 
     def pod(self, cookie: int) -> Path:
         """Return the directory of one pod's links."""

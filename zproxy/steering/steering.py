@@ -14,6 +14,7 @@ from zproxy.model.pod import PodOptions
 from zproxy.steering import cgroups, links, syscall
 from zproxy.steering.cpus import possible_cpus
 from zproxy.steering.exemption import Exemption
+from zproxy.steering.former import Former
 from zproxy.steering.heart import Heart
 from zproxy.steering.hooks import HOOKS, Hook, Place
 from zproxy.steering.install import install
@@ -33,6 +34,7 @@ class Steering:
         """Take over `objects`; use `Steering.open`."""
         self._objects = objects
         self._pods = Pods(pins, objects)
+        self._former = Former(pins)
         self._cpus = possible_cpus()
         self.exempt = Exemption(objects.maps["zp_exempt"])
         """Call it with the descriptor of a socket that the proxy will connect; costs a microsecond or two."""
@@ -57,7 +59,9 @@ class Steering:
             raise SteeringError(f"cannot use the pins in {pins.directory}: {error}") from error
         try:
             _attach_hooks(pins, objects, {Place.ROOT: cgroup or root, Place.OWN: own})
-            return cls(pins, objects)
+            steering = cls(pins, objects)
+            steering._former.collect()
+            return steering
         except BaseException:
             objects.close()
             raise
@@ -68,6 +72,7 @@ class Steering:
         Undoes itself and raises SteeringError on failure. Connections that exist are left alone.
         """
         self._pods.attach(pod)
+        self._former.release(pod.cookie)
 
     def choose(self, cookie: int, options: PodOptions) -> None:
         """Give a pod that is on other options, in one step; raise SteeringError when it is not on."""
@@ -76,6 +81,7 @@ class Steering:
     def detach(self, cookie: int) -> None:
         """Switch steering off for a pod; idempotent, and fine when its namespace has gone."""
         self._pods.detach(cookie)
+        self._former.release(cookie)
 
     def pods(self) -> list[PodEntry]:
         """Return the pods that the kernel steers now, by cookie."""
@@ -112,9 +118,10 @@ def remove(node: str, pin_root: Path = PIN_ROOT) -> list[str]:
         raise SteeringError(f"{strangers[0]} is not zproxy's, so nothing in {pins.directory} is touched")
     gone = []
     try:
-        _switch_off(pins.maps / "zp_pods")
-        for directory in (*pins.pod_directories(), pins.links):
-            gone += [path for path in entries(directory) if links.release(path)]
+        for tree in (pins, pins.former):
+            _switch_off(tree.maps / "zp_pods")
+            for directory in (*tree.pod_directories(), tree.links):
+                gone += [path for path in entries(directory) if links.release(path)]
         gone += remove_tree(pins.directory)
     except OSError as error:
         raise SteeringError(f"cannot remove {pins.directory}: {error}") from error
