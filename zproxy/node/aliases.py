@@ -36,9 +36,8 @@ def install(ipr: Any, ips: Sequence[str], interface: str) -> None:
 def uninstall(ipr: Any) -> None:
     """Remove the routes, wherever they lead; what is not there is fine. Raise OSError."""
     for prefix in (PREFIX4, PREFIX6):
-        network = ip_network(prefix)
         try:
-            ipr.route("del", dst=prefix, type="local", table=TABLE_LOCAL, family=_family(network.version))
+            ipr.route("del", **_route(prefix))
         except NetlinkError as error:
             if error.code not in _GONE:
                 raise OSError(error.code, os.strerror(error.code)) from error
@@ -50,19 +49,16 @@ def _routes(ips: Sequence[str], index: int) -> list[dict[str, Any]]:
         version = ip_network(prefix).version
         own = next((ip for ip in ips if ip_address(ip).version == version), None)
         if own is not None:
-            routes.append(
-                {
-                    "dst": prefix,
-                    "type": "local",
-                    "scope": SCOPE_HOST,
-                    "table": TABLE_LOCAL,
-                    "oif": index,
-                    "prefsrc": own,
-                    "family": _family(version),
-                }
-            )
+            routes.append(_route(prefix) | {"oif": index, "prefsrc": own})
     return routes
 
 
-def _family(version: int) -> int:
-    return socket.AF_INET if version == 4 else socket.AF_INET6
+def _route(prefix: str) -> dict[str, Any]:
+    """The scope is a part of what is meant: Linux finds no local IPv4 route by another one."""
+    return {
+        "dst": prefix,
+        "type": "local",
+        "scope": SCOPE_HOST,
+        "table": TABLE_LOCAL,
+        "family": socket.AF_INET6 if ":" in prefix else socket.AF_INET,
+    }
