@@ -77,6 +77,26 @@ static __always_inline int zp_record(struct zp_podip *pod, struct zp_packet *pac
 	return ZP_TC_NEXT;
 }
 
+/* TCP to the interface's own link-local address, which names no pod: two pods may have the same one. Noted
+ * with a slot that no listener has, it is reset; let through, it would reach the app in the clear.
+ */
+static __always_inline int zp_record_link_local(struct zp_packet *packet)
+{
+	struct zp_flow flow = packet->flow;
+	u32 slot = ZP_MAX_PODS;
+
+	if (zp_in.update(&flow, &slot)) {
+		zp_count(ZP_MAP_FULL);
+		return ZP_TC_SHOT;
+	}
+	return ZP_TC_NEXT;
+}
+
+static __always_inline int zp_is_link_local(struct zp_packet *packet)
+{
+	return packet->flow.dst_ip[0] == 0xfe && (packet->flow.dst_ip[1] & 0xc0) == 0x80;
+}
+
 static __always_inline int __tc_steer_in(struct __sk_buff *skb, struct zp_packet *packet, int parsed)
 {
 	struct zp_podip *pod;
@@ -86,13 +106,15 @@ static __always_inline int __tc_steer_in(struct __sk_buff *skb, struct zp_packet
 		return ZP_TC_NEXT;
 	zp_copy_ip(dst.ip, packet->flow.dst_ip);
 	pod = zp_podip.lookup(&dst);
-	if (!pod)
+	if (!pod && !zp_is_link_local(packet))
 		return ZP_TC_NEXT;
 	if (parsed == ZP_UNREADABLE || zp_parse_tcp(skb, packet)) {
 		/* A first fragment too short for its TCP header would come together behind our back. */
 		zp_count(ZP_MALFORMED);
 		return ZP_TC_SHOT;
 	}
+	if (!pod)
+		return zp_has_connection(skb, packet) ? ZP_TC_NEXT : zp_record_link_local(packet);
 	if (packet->flow.dst_port == pod->hbone_port || zp_has_connection(skb, packet))
 		return ZP_TC_NEXT;
 	return zp_record(pod, packet);

@@ -20,6 +20,8 @@ TCX_KERNEL: Final = (6, 6)
 """Links on tc hooks."""
 FEW_FILES: Final = 65_536
 """Below this the number of connections is bounded by descriptors: two for each, and some for each pod."""
+FEW_PORTS: Final = 10_000
+"""Below this a busy pod may run out; Linux gives 28232."""
 _CAPABILITIES: Final = {
     "CAP_SYS_ADMIN": CAP_SYS_ADMIN,
     "CAP_NET_ADMIN": CAP_NET_ADMIN,
@@ -63,6 +65,7 @@ def judge(facts: Facts) -> list[Check]:
         open_files(facts),
         congestion_control(facts),
         named_netns(facts),
+        source_ports(facts),
         leftovers(facts),
     ]
 
@@ -212,6 +215,20 @@ def named_netns(facts: Facts) -> Check:
         return Check("named namespaces", OK, "/run/netns")
     return Check(
         "named namespaces", NOTE, "no /run/netns yet", "`ip netns add NAME` makes it; --pid works without"
+    )
+
+
+def source_ports(facts: Facts) -> Check:
+    """How many connections a pod can have open: steered, all of them have one destination."""
+    first, last = facts.source_ports
+    if not last:
+        remedy = "sysctl net.ipv4.ip_local_port_range in a pod's namespace tells"
+        return Check("source ports", NOTE, "unknown how many connections a pod can have open", remedy)
+    detail = f"{last - first + 1} outbound connections open at once for each pod ({first}-{last})"
+    if last - first + 1 >= FEW_PORTS:
+        return Check("source ports", OK, detail)
+    return Check(
+        "source ports", NOTE, detail, "set net.ipv4.ip_local_port_range wider in the pods' namespaces"
     )
 
 

@@ -35,6 +35,7 @@ GOOD = Facts(
     hooks=(),
     leftovers=(),
     has_named_netns=True,
+    source_ports=(32768, 60999),
 )
 LB = Hook("cgroup_inet4_connect", 12, "cil_sock4_conne", False)
 
@@ -91,6 +92,9 @@ VERDICTS: list[tuple[str, dict[str, Any], str, str, str]] = [
     ("congestion control", {"congestion_control": "bbr"}, NOTE, "bbr paces", "cubic"),
     ("congestion control", {"congestion_control": ""}, OK, "unknown", ""),
     ("named namespaces", {"has_named_netns": False}, NOTE, "no /run/netns", "ip netns add"),
+    ("source ports", {}, OK, "28232 outbound connections open at once for each pod (32768-60999)", ""),
+    ("source ports", {"source_ports": (60000, 60999)}, NOTE, "1000 outbound", "wider"),
+    ("source ports", {"source_ports": (0, 0)}, NOTE, "unknown how many", "ip_local_port_range"),
     ("leftover pins", {"leftovers": ("a", "b")}, WARNING, "no daemon runs for a, b", "adopts them"),
 ]
 

@@ -21,6 +21,8 @@ SO_NETNS_COOKIE: Final = 71
 """Linux 5.14. Cookies are monotonic and never reused, unlike inode numbers."""
 NAMED: Final = Path("/run/netns")
 """Where iproute2 keeps named namespaces."""
+INITIAL_ONLY: Final = Path("/proc/sys/net/core/netdev_budget")
+"""Registered for the initial namespace alone (net/core/sysctl_net_core.c), since Linux 2.6.24."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -51,8 +53,11 @@ class Netns:
 
     @classmethod
     def open(cls, path: str | Path) -> "Netns":
-        """Open the namespace file at `path`; raise OSError (EINVAL) when it is something else."""
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        """Open the namespace file at `path`; raise OSError (EINVAL) when it is something else.
+
+        NEVER waits: a FIFO without a writer would hold up whoever opens it.
+        """
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         try:
             if not _is_network_namespace(fd):
                 raise OSError(22, "not a network namespace", str(path))
@@ -103,6 +108,14 @@ class Netns:
         with self.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
             value: int = struct.unpack("=Q", probe.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0]
             return value
+
+    def is_initial(self) -> bool:
+        """Tell whether this is the namespace that the kernel started with: the machine's own.
+
+        Asks for a switch of /proc/sys/net that no other namespace has. /proc/1/ns/net would need the right
+        to trace pid 1, and in a container pid 1 is somebody else.
+        """
+        return self.run(INITIAL_ONLY.exists)
 
     def close(self) -> None:
         """Drop the handle; idempotent."""

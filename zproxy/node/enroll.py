@@ -56,11 +56,15 @@ def refuse_own_namespace(netns: Netns) -> None:
             with Netns.open(path) as forbidden:
                 is_same = forbidden.key == netns.key
         except OSError:
-            continue  # pid 1 may be hidden from us; then it is not our namespace either
+            continue  # pid 1 may be hidden from us
         if is_same:
             raise EnrollError(
                 f"{netns.path} is {whose} network namespace, not a pod's; name the pod's with --netns"
             )
+    if netns.is_initial():
+        raise EnrollError(
+            f"{netns.path} is the host's network namespace, not a pod's; name the pod's with --netns"
+        )
 
 
 async def enroll(

@@ -5,6 +5,8 @@
    on the same node is no exception; it is dialled like any other.
 2. Nobody has it: passthrough to where the app wanted to go, or refused where only the mesh may be dialled.
 3. A port of the straw itself, on a workload or on the loopback: refused, it could only be a loop.
+4. An IPv6 link-local address: refused. Which link is meant was the app's to know and is lost on the way; no
+   part of the mesh has such an address.
 """
 
 import ipaddress
@@ -53,6 +55,8 @@ def resolve(
             "dial the port of the app itself"
         )
     if workload is None:
+        if to.is_v6 and ipaddress.ip_address(to.ip).is_link_local:
+            return Refuse(f"{to} is link-local, and the link is not known: dial a routable address")
         if policy is OutboundPolicy.REGISTRY_ONLY and not ipaddress.ip_address(to.ip).is_loopback:
             return Refuse(f"{to} is no part of the mesh, and the outbound policy is registry_only")
         return Passthrough(to)

@@ -27,6 +27,7 @@ TOOLS: Final = ("bpftool", "ip", "ss", "tcpdump", "curl")
 HEADER: Final = Path("/usr/include/linux/bpf.h")
 """One file of linux-libc-dev, which the programs are compiled against."""
 NAMED_NETNS: Final = Path("/run/netns")
+PORT_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 ROOT_HOOKS: Final = tuple(hook.attach_type for hook in HOOKS.values() if hook.place is Place.ROOT)
 """Where zproxy attaches at the root of the cgroup hierarchy."""
 CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN, CAP_BPF = 12, 13, 21, 39
@@ -83,6 +84,8 @@ class Facts(NamedTuple):
     leftovers: tuple[str, ...]
     """Nodes whose pins are there while their daemon is not."""
     has_named_netns: bool
+    source_ports: tuple[int, int]
+    """First and last of the ports that a pod's connections have by default; (0, 0) when unknown."""
 
 
 def gather() -> Facts:
@@ -105,6 +108,7 @@ def gather() -> Facts:
         hooks=tuple(foreign_hooks(cgroup.path)) if cgroup else (),
         leftovers=tuple(abandoned(pinned_nodes(), RUN_ROOT)),
         has_named_netns=NAMED_NETNS.is_dir(),
+        source_ports=source_ports(),
     )
 
 
@@ -160,6 +164,21 @@ def foreign_hooks(cgroup: str) -> list[Hook]:
 def abandoned(nodes: Iterable[str], run_root: Path) -> list[str]:
     """Return those of `nodes` whose control socket nobody answers."""
     return [node for node in nodes if not _answers(run_root / node / "control.sock")]
+
+
+def source_ports(switch: Path = PORT_RANGE) -> tuple[int, int]:
+    """Return net.ipv4.ip_local_port_range of a new namespace, which does not inherit the machine's.
+
+    Without the right to make one the machine's own stands in.
+    """
+    command = ["unshare", "--net", "cat", str(switch)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_CHILD_S, check=False)
+        text = done.stdout if done.returncode == 0 else _text(switch)
+    except (OSError, subprocess.TimeoutExpired):
+        text = _text(switch)
+    match = re.fullmatch(r"(\d+)\s+(\d+)\s*", text)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def ask_child(code: str) -> Answer:

@@ -121,3 +121,17 @@ def test_threads_that_use_a_handle_first_together_open_home_once() -> None:
             thread.join(10)
         assert len(open_files() - before) == 3, "two namespaces of the handle, one of the test's"
     assert open_files() == before
+
+
+def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(OSError, match="not a network namespace"):
+        Netns.open(tmp_path / "fifo")
+
+
+def test_the_machine_s_own_namespace_is_told_from_a_pod_s() -> None:
+    """Another switch that only the machine's own has is the witness: tests may run in a container."""
+    is_ours = Path("/proc/sys/net/core/netdev_max_backlog").exists()
+    with namespace() as made, Netns.current() as own:
+        assert own.is_initial() == is_ours
+        assert not made.netns.is_initial()

@@ -251,6 +251,17 @@ def test_the_host_s_namespace_is_refused_wherever_the_daemon_is(
 
 
 @pytest.mark.root
+def test_the_host_s_namespace_is_refused_where_pid_1_is_hidden(
+    pod: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container, where the daemon may not look into processes that are not its own."""
+    monkeypatch.setattr(subject, "FORBIDDEN", {"/zpt/hidden": "hidden"})
+    monkeypatch.setattr("zproxy.net.netns.INITIAL_ONLY", Path("/proc/sys/net/core/somaxconn"))
+    with pytest.raises(EnrollError, match=f"{pod.netns.path} is the host's network namespace"):
+        refuse_own_namespace(pod.netns)
+
+
+@pytest.mark.root
 def test_a_pod_s_namespace_is_not_refused(pod: Namespace) -> None:
     refuse_own_namespace(pod.netns)
 

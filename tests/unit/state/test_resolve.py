@@ -1,5 +1,7 @@
 """Outbound decisions: one table, row = destination and what becomes of it."""
 
+import ipaddress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -114,7 +116,7 @@ def test_only_members_get_the_mesh_and_identity_goes_with_15008(ip: object, port
         assert decision.to == to
         assert MESH.by_ip(to.ip) is None
     else:
-        assert port in ports.ILLEGAL
+        assert port in ports.ILLEGAL or is_link_local6(to)
 
 
 @pytest.mark.parametrize("to", ["192.0.2.1:443", "10.244.2.8:8080", "[2001:db8::1]:80"])
@@ -127,3 +129,20 @@ def test_registry_only_refuses_what_the_mesh_does_not_know(to: str) -> None:
 def test_registry_only_lets_pods_dial_workloads_and_themselves(to: str) -> None:
     endpoint = Endpoint.parse(to)
     assert resolve(MESH, CLIENT, endpoint, OutboundPolicy.REGISTRY_ONLY) == resolve(MESH, CLIENT, endpoint)
+
+
+@pytest.mark.parametrize("policy", list(OutboundPolicy))
+def test_an_ipv6_link_local_address_is_refused(policy: OutboundPolicy) -> None:
+    verdict = resolve(MESH, CLIENT, Endpoint("fe80::9", 80), policy)
+    assert isinstance(verdict, Refuse)
+    assert "[fe80::9]:80 is link-local" in verdict.reason
+
+
+def test_an_ipv4_link_local_address_is_dialled() -> None:
+    """It needs no link's number: a cloud's metadata service has one."""
+    to = Endpoint("169.254.169.254", 80)
+    assert resolve(MESH, CLIENT, to) == Passthrough(to)
+
+
+def is_link_local6(to: Endpoint) -> bool:
+    return to.is_v6 and ipaddress.ip_address(to.ip) in ipaddress.ip_network("fe80::/10")

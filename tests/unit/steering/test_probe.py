@@ -21,6 +21,7 @@ from zproxy.steering.probe import (
     first_line,
     foreign_hooks,
     gather,
+    source_ports,
 )
 
 
@@ -78,6 +79,15 @@ def test_the_first_line_of_a_file_that_is_not_there_is_empty(tmp_path: Path) -> 
     (tmp_path / "value").write_text("bbr\nmore\n")
     assert first_line(tmp_path / "value") == "bbr"
     assert first_line(tmp_path / "none") == ""
+
+
+def test_the_range_of_source_ports_is_read_from_its_switch(tmp_path: Path) -> None:
+    switch = tmp_path / "ip_local_port_range"
+    assert source_ports(switch) == (0, 0)
+    switch.write_text("40000\t40999\n")
+    assert source_ports(switch) == (40000, 40999)
+    switch.write_text("many\n")
+    assert source_ports(switch) == (0, 0)
 
 
 def test_hooks_of_what_is_no_cgroup_are_none(tmp_path: Path) -> None:
