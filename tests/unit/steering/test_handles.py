@@ -1,12 +1,13 @@
-"""Finding maps: bare names among the pins of nodes, and the order in which bpftool lists pins."""
+"""Finding objects: bare names among the pins of nodes, and the order in which bpftool lists pins."""
 
 from pathlib import Path
 
 import pytest
 
 from zproxy.errors import SteeringError
-from zproxy.steering.maps import is_bare, pinned_nodes, pins_named, select
-from zproxy.steering.maps_pins import Pins
+from zproxy.steering.handles import MAP, is_bare, pinned_nodes, pins_named
+from zproxy.steering.handles_pins import Pins
+from zproxy.steering.maps import select
 
 
 @pytest.fixture
@@ -23,19 +24,19 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("word", ["zp_pods", "idx", "names", "pinned2", "x"])
 def test_a_word_that_begins_no_keyword_is_a_bare_name(word: str) -> None:
-    assert is_bare(word)
+    assert is_bare(word, MAP)
 
 
 @pytest.mark.parametrize("word", ["id", "i", "name", "n", "pinned", "pin", ""])
 def test_a_word_that_begins_a_keyword_is_one(word: str) -> None:
-    assert not is_bare(word)
+    assert not is_bare(word, MAP)
 
 
 def test_a_bare_name_is_found_at_every_node_or_at_one(root: Path) -> None:
     assert pinned_nodes(root) == ["a", "b", "host.example"]
-    assert pins_named("zp_pods", None, root) == [root / "a/maps/zp_pods", root / "b/maps/zp_pods"]
-    assert pins_named("zp_pods", "b", root) == [root / "b/maps/zp_pods"]
-    assert pins_named("zp_stats", None, root) == [root / "a/maps/zp_stats"]
+    assert pins_named(MAP, "zp_pods", None, root) == [root / "a/maps/zp_pods", root / "b/maps/zp_pods"]
+    assert pins_named(MAP, "zp_pods", "b", root) == [root / "b/maps/zp_pods"]
+    assert pins_named(MAP, "zp_stats", None, root) == [root / "a/maps/zp_stats"]
 
 
 @pytest.mark.parametrize(
