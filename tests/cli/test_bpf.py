@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from zproxy_cli import bpf
+from zproxy_cli import bpf_view
 from zproxy_cli.main import zproxy
 
 from tests.support.bpf_maps import Shape, bpffs, made
@@ -18,7 +18,7 @@ from zproxy.steering.syscall import map_update, obj_pin
 def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Nodes a and b with a map zp_pods each, and one more map of b."""
     with bpffs(tmp_path / "bpffs") as root:
-        monkeypatch.setattr(bpf, "PIN_ROOT", root)
+        monkeypatch.setattr(bpf_view, "PIN_ROOT", root)
         for number, pin in enumerate(("a/maps/zp_pods", "b/maps/zp_pods", "b/maps/zp_stats")):
             path = root / pin
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def test_a_name_that_no_node_pinned_is_a_sentence() -> None:
 def test_without_the_capability_one_sentence_says_so(
     verb: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bpf, "may_read_maps", lambda: False)
+    monkeypatch.setattr(bpf_view, "may_read_maps", lambda: False)
     result = run("bpf", "map", *verb)
     assert (result.exit_code, result.stdout) == (1, "")
     assert (
