@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.bpf_maps import Shape, made
 from tests.support.bpf_objects import (
+    RETURN_ZERO,
     Load,
     defunct,
     iterator,
@@ -35,7 +36,6 @@ pytestmark = pytest.mark.root
 NODE = f"{PREFIX}bpf"
 XDP, RAW_TRACEPOINT, TRACING, CGROUP_SKB, NETFILTER = 6, 17, 26, 8, 32
 TRACE_RAW_TP, TRACE_ITER, XDP_ATTACH, NETFILTER_ATTACH = 23, 28, 37, 45
-RETURN_ZERO = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)
 
 Maker = Callable[[], AbstractContextManager[int]]
 

@@ -14,7 +14,9 @@ from zproxy.steering.syscall import bpf_fd, link_create, link_detach
 
 PROG_LOAD, RAW_TRACEPOINT_OPEN, LINK_CREATE, ENABLE_STATS, PROG_BIND_MAP = 5, 17, 28, 32, 35
 PROG_ATTACH, PROG_DETACH = 8, 9
-RETURN_ONE = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
+RETURN_ZERO, RETURN_ONE, RETURN_TWO = (
+    struct.pack("=BBhiBBhi", 0xB7, 0, 0, answer, 0x95, 0, 0, 0) for answer in range(3)
+)
 
 
 class Load(NamedTuple):

@@ -31,5 +31,5 @@ def test_json_keeps_to_numbers() -> None:
 
 
 def test_links_are_ordered_by_family_hook_and_priority() -> None:
-    ordered = [raw(2, 0, 9, 0), raw(2, 1, -9, 0), raw(2, 1, 3, 0), raw(10, 0, 0, 0)]
-    assert sorted(ordered[::-1], key=decode) == ordered
+    first, second, third, last = raw(2, 0, 9, 0), raw(2, 1, -9, 0), raw(2, 1, 3, 0), raw(10, 0, 0, 0)
+    assert sorted([last, third, second, first], key=decode) == [first, second, third, last]
