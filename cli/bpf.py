@@ -2,10 +2,10 @@
 
 import click
 from zproxy_cli import bpf_cgroup, bpf_link, bpf_map, bpf_net, bpf_prog
-from zproxy_cli.bpf_view import ShortGroup, switches
+from zproxy_cli.bpf_view import TopGroup, switches
 
 
-@click.group(cls=ShortGroup)
+@click.group(cls=TopGroup)
 @switches
 def command() -> None:
     """Look at BPF objects: the grammar and the output are bpftool's."""

@@ -1,6 +1,6 @@
 """What the nouns of `zproxy bpf` share: bpftool's abbreviations, its options, its output and its failures."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NoReturn, TypeVar
 
 import click
@@ -11,7 +11,7 @@ from zproxy.errors import RequirementError, SteeringError
 from zproxy.steering.dump import DumpError, Misuse, Noun, Pins, View, find_pins, installed
 from zproxy.steering.probe import may_read_maps
 
-__all__ = ["PIN_ROOT", "ShortGroup", "pins_of", "print_view", "switches"]
+__all__ = ["PIN_ROOT", "ShortGroup", "TopGroup", "pins_of", "print_view", "switches"]
 
 _SWITCHES: Final = (
     ("-j", "--json", "Print JSON."),
@@ -19,6 +19,8 @@ _SWITCHES: Final = (
     ("-f", "--bpffs", "Show where objects are pinned."),
 )
 _META: Final = "zproxy_cli.bpf."
+_NULL: Final = "null\n"
+"""What bpftool prints in JSON instead of its usage."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -33,6 +35,36 @@ class ShortGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in bpftool's order."""
         return list(self.commands)
+
+
+class WrongUsage(click.UsageError):
+    """A wrong command line, with the status that bpftool ends with."""
+
+    exit_code = DumpError().status
+
+
+class TopGroup(ShortGroup):
+    """The group above all nouns: a wrong command line ends as bpftool does, in JSON with `null`."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Parse the options of the group itself."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.UsageError as error:
+            raise WrongUsage(error.format_message(), error.ctx) from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a noun."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            if not _is_json(ctx.meta):
+                raise WrongUsage(error.format_message(), error.ctx) from error
+            write(_NULL)
+            flush()
+            ctx.exit(WrongUsage.exit_code)
 
 
 def switches(command: _Command) -> _Command:
@@ -62,8 +94,7 @@ def print_view(work: Callable[[View], Iterator[str]], what: str) -> None:
     if not may_read_maps():
         raise RequirementError(f"reading {what} needs root (CAP_SYS_ADMIN): run the same command with sudo")
     meta = click.get_current_context().meta
-    is_pretty = f"{_META}pretty" in meta
-    view = View(is_pretty or f"{_META}json" in meta, is_pretty, installed())
+    view = View(_is_json(meta), f"{_META}pretty" in meta, installed())
     has_written = False
     try:
         for chunk in work(view):
@@ -78,10 +109,14 @@ def print_view(work: Callable[[View], Iterator[str]], what: str) -> None:
 def _fail(error: SteeringError, view: View, *, has_written: bool) -> NoReturn:
     sentence = str(error)
     if view.is_json and isinstance(error, Misuse):
-        write("null\n")
+        write(_NULL)
     elif view.is_json and not has_written:
         write((view.layout.error(sentence) if sentence else "") + "\n")
     elif sentence:
         flush()
         note(f"Error: {sentence}")
     click.get_current_context().exit(error.status if isinstance(error, DumpError) else 1)
+
+
+def _is_json(meta: Mapping[str, Any]) -> bool:
+    return f"{_META}json" in meta or f"{_META}pretty" in meta

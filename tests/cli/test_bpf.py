@@ -168,10 +168,12 @@ def test_without_the_capability_one_sentence_says_so(
         (("dump", "-x", "zp_pods"), "No such option"),
     ],
 )
-def test_wrong_usage_is_status_2(words: tuple[str, ...], sentence: str) -> None:
+def test_wrong_usage_has_bpftools_status(words: tuple[str, ...], sentence: str) -> None:
     result = run("bpf", "map", *words)
-    assert result.exit_code == 2
+    assert (result.exit_code, result.stdout) == (255, "")
     assert sentence in result.stderr
+    in_json = run("bpf", "-j", "map", *words)
+    assert (in_json.exit_code, in_json.stdout, in_json.stderr) == (255, "null\n", "")
 
 
 def test_help_shows_the_grammar() -> None:
@@ -194,3 +196,10 @@ def test_nouns_are_in_bpftools_order_and_may_be_cut_short() -> None:
     places = [text.index(f"\n  {noun} ") for noun in ("prog", "map", "link", "cgroup", "net")]
     assert places == sorted(places)
     assert run("bpf", "p", "--help").stdout.startswith("Usage: zproxy bpf p ")
+
+
+@pytest.mark.parametrize("words", [("-x",), ("frob",), ("prog", "frob"), ("link", "-x"), ("net", "x")])
+def test_a_wrong_noun_verb_or_option_has_bpftools_status(words: tuple[str, ...]) -> None:
+    result = run("bpf", *words)
+    assert (result.exit_code, result.stdout) == (255, "")
+    assert "Usage: zproxy bpf" in result.stderr
