@@ -49,7 +49,7 @@ class Dialect(NamedTuple):
     @property
     def cgroup_attach_types(self) -> Sequence[int]:
         """The attach types that a cgroup is asked for, in the order in which they are shown."""
-        if self.version >= (7, 5):
+        if self.version >= (7, 6):
             return CGROUP_ATTACH_TYPES
         return [n for n in range(max(LATER_ATTACH_TYPES) + 1) if self.attach_type(n)]
 

@@ -163,4 +163,4 @@ CGROUP_ATTACH_TYPES: Final = (
     *(0, 1, 2, 34, 8, 9, 12, 13, 10, 11, 49, 29, 30, 52, 31, 32, 53),
     *(14, 15, 50, 19, 20, 51, 3, 6, 18, 21, 22, 43),
 )
-"""What `bpftool cgroup` asks a cgroup for since v7.5, in its order; before, every type by number."""
+"""What `bpftool cgroup` asks a cgroup for since v7.6, in its order; before, every type by number."""

@@ -64,10 +64,10 @@ def test_link_and_attach_types_are_named_since_some_release() -> None:
     assert [DEBIAN_13.attach_type(number) for number in (46, 57)] == ["tcx_ingress", None]
 
 
-def test_a_cgroup_is_asked_for_every_type_until_7_5_and_then_for_those_that_it_can_have() -> None:
+def test_a_cgroup_is_asked_for_every_type_until_7_6_and_then_for_those_that_it_can_have() -> None:
     assert list(DEBIAN_12.cgroup_attach_types) == list(range(44))
-    assert list(Dialect((7, 4)).cgroup_attach_types) == list(range(56))
-    asked = [DEBIAN_13.attach_type(number) for number in DEBIAN_13.cgroup_attach_types]
+    assert list(DEBIAN_13.cgroup_attach_types) == list(range(57))
+    asked = [NEWEST.attach_type(number) for number in Dialect((7, 6)).cgroup_attach_types]
     assert asked[:4] == [
         "cgroup_inet_ingress",
         "cgroup_inet_egress",
