@@ -1,9 +1,11 @@
 """One node's steering for all hook tests: they differ in pods, not in programs."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.support.bpf_maps import bpffs
 from tests.support.netns import Namespace
 from tests.support.straw import Straw, attached, node_steering
 from zproxy.steering.steering import Steering
@@ -20,3 +22,10 @@ def straw(steering: Steering, pod: Namespace) -> Iterator[Straw]:
     """The pod, enrolled."""
     with attached(steering, pod) as made:
         yield made
+
+
+@pytest.fixture
+def pins(tmp_path: Path) -> Iterator[Path]:
+    """A bpffs of the test's own."""
+    with bpffs(tmp_path / "bpffs") as mounted:
+        yield mounted

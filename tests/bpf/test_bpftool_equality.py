@@ -2,21 +2,16 @@
 
 import itertools
 import os
-import shutil
 import socket
 import struct
-import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from click.testing import CliRunner
-from zproxy_cli.main import zproxy
 
-from tests.support.bpf_maps import Shape, Types, bpffs, freeze, loaded, made, map_id, program, push
+from tests.support.bpf_maps import Shape, Types, freeze, loaded, made, map_id, program, push
+from tests.support.bpftool import ALL_VIEWS, VIEWS, assert_same, bpftool, ours, until_same
 from tests.support.btf import BtfBuilder
 from tests.support.netns import PREFIX, Namespace
 from tests.support.straw import Straw, dial
@@ -28,7 +23,6 @@ from zproxy.steering.syscall import map_keys, map_update, obj_pin
 
 pytestmark = pytest.mark.root
 
-VIEWS = [(), ("-j",), ("-p",)]
 HASH, ARRAY, PROG_ARRAY, PERF_EVENTS, PERCPU_HASH, PERCPU_ARRAY, STACK_TRACE, CGROUP_ARRAY = range(1, 9)
 LRU_HASH, LRU_PERCPU_HASH, LPM_TRIE, ARRAY_OF_MAPS, HASH_OF_MAPS, DEVMAP, SOCKMAP, CPUMAP = range(9, 17)
 XSKMAP, SOCKHASH, CGROUP_STORAGE, REUSEPORT, PERCPU_CGROUP_STORAGE, QUEUE, STACK, SK_STORAGE = range(17, 25)
@@ -38,34 +32,6 @@ DEVMAP_HASH, STRUCT_OPS, RINGBUF, INODE_STORAGE, TASK_STORAGE, BLOOM, USER_RINGB
 NO_PREALLOC = 1
 
 Maker = Callable[[], AbstractContextManager[int]]
-
-
-class Outcome(NamedTuple):
-    """What a command did."""
-
-    stdout: bytes
-    stderr: str
-    status: int
-
-
-def bpftool(*words: str) -> Outcome:
-    assert shutil.which("bpftool"), "bpftool is not installed, and these tests compare with it"
-    done = subprocess.run(["bpftool", *words], capture_output=True, timeout=30)
-    return Outcome(done.stdout, done.stderr.decode(), done.returncode)
-
-
-def ours(*words: str) -> Outcome:
-    result = CliRunner().invoke(zproxy, ["bpf", *words])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return Outcome(result.stdout_bytes, result.stderr, result.exit_code)
-
-
-def assert_same(*words: str) -> Outcome:
-    """Compare, and return what both said."""
-    mine, theirs = ours(*words), bpftool(*words)
-    assert mine == theirs
-    return mine
 
 
 @contextmanager
@@ -425,26 +391,8 @@ def test_typed_values_print_alike(maker: Maker, view: tuple[str, ...]) -> None:
         assert not key or dumped.stdout.count(b"key") > 0 or b".data" in dumped.stdout
 
 
-def until_same(*words: str) -> Outcome:
-    """Compare what depends on the whole machine: others may make a map or pin in between, so look again."""
-    deadline = time.monotonic() + 10
-    while True:
-        before, mine, after = bpftool(*words), ours(*words), bpftool(*words)
-        if before == after or time.monotonic() > deadline:
-            assert mine == before
-            return mine
-
-
-@pytest.fixture
-def pins(tmp_path: Path) -> Iterator[Path]:
-    with bpffs(tmp_path / "bpffs") as mounted:
-        yield mounted
-
-
 @pytest.mark.parametrize("words", [("map",), ("map", "show"), ("map", "list"), ("m", "l")], ids=" ".join)
-@pytest.mark.parametrize(
-    "view", [*VIEWS, ("-f",), ("-jf",), ("-p", "-f")], ids=lambda view: "".join(view) or "plain"
-)
+@pytest.mark.parametrize("view", ALL_VIEWS, ids=lambda view: "".join(view) or "plain")
 def test_the_list_of_all_maps_is_alike(words: tuple[str, ...], view: tuple[str, ...]) -> None:
     with made(Shape(HASH, 4, 4, 4)), frozen_typed(), made(Shape(HASH, 4, 4, 4)):
         assert b"zpt" in until_same(*view, *words).stdout
@@ -525,6 +473,7 @@ REFUSED = [
     "show pinned /etc/passwd",
     "show pinned /tmp",
     "show pinned relative",
+    "show foo bar",
     "show foo bar baz",
     "show id",
     "show id 1 2",

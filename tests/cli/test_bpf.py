@@ -1,4 +1,4 @@
-"""`zproxy bpf map`: what it adds to bpftool's grammar; tests/bpf compares the rest with bpftool itself."""
+"""`zproxy bpf`: what it adds to bpftool's grammar; tests/bpf compares the rest with bpftool itself."""
 
 import json
 import struct
@@ -7,23 +7,28 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from zproxy_cli import bpf
+from zproxy_cli import bpf_view
 from zproxy_cli.main import zproxy
 
-from tests.support.bpf_maps import Shape, bpffs, made
+from tests.support.bpf_maps import Shape, bpffs, made, program
 from zproxy.steering.syscall import map_update, obj_pin
 
 
 @pytest.fixture
 def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Nodes a and b with a map zp_pods each, and one more map of b."""
+    """Nodes a and b with a map zp_pods and a program zp_connect4 each, and more of b."""
     with bpffs(tmp_path / "bpffs") as root:
-        monkeypatch.setattr(bpf, "PIN_ROOT", root)
+        monkeypatch.setattr(bpf_view, "PIN_ROOT", root)
         for number, pin in enumerate(("a/maps/zp_pods", "b/maps/zp_pods", "b/maps/zp_stats")):
             path = root / pin
             path.parent.mkdir(parents=True, exist_ok=True)
             with made(Shape(1, 4, 4, 4, name=path.name)) as fd:
                 map_update(fd, struct.pack("=I", number), struct.pack("=I", number))
+                obj_pin(fd, path)
+        for pin in ("a/progs/zp_connect4", "b/progs/zp_connect4", "b/progs/zp_lookup"):
+            path = root / pin
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with program(name=path.name) as fd:
                 obj_pin(fd, path)
         yield root
 
@@ -85,13 +90,63 @@ def test_a_name_that_no_node_pinned_is_a_sentence() -> None:
     assert "no map zp_none" in json.loads(answer.stdout)["error"]
 
 
+@pytest.mark.root
+@pytest.mark.usefixtures("nodes")
+def test_a_bare_name_is_the_program_of_every_node_or_of_the_chosen_one() -> None:
+    both = run("bpf", "prog", "show", "zp_connect4").stdout
+    assert both.count("  name zp_connect4  tag ") == 2
+    assert len(json.loads(run("bpf", "prog", "list", "zp_connect4", "-j").stdout)) == 2
+    one = run("bpf", "prog", "show", "zp_connect4", "--node", "b", "-j").stdout
+    assert json.loads(one)["name"] == "zp_connect4"
+    alone = run("--node", "b", "bpf", "p", "s", "zp_lookup")
+    assert (alone.exit_code, alone.stdout) == (0, run("bpf", "prog", "show", "zp_lookup").stdout)
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("nodes")
+@pytest.mark.parametrize(("noun", "title"), [("prog", "program"), ("link", "link")])
+def test_what_no_node_pinned_under_a_name_is_a_sentence(noun: str, title: str) -> None:
+    result = run("bpf", noun, "show", "zp_none")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"Error: no {title} zp_none is pinned in ")
+    assert f"`zproxy bpf {noun} list -f` shows what is pinned" in result.stderr
+
+
+@pytest.mark.root
+def test_net_takes_nothing_or_an_interface() -> None:
+    result = run("bpf", "net", "show", "lo")
+    assert (result.exit_code, result.stdout) == (255, "")
+    assert result.stderr == "Error: `net` takes nothing, or dev NAME\n"
+    assert run("bpf", "net", "show", "dev", "lo").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (("prog",), "BPF programs"),
+        (("link", "list"), "BPF links"),
+        (("cgroup", "tree"), "what is attached to cgroups"),
+        (("cgroup",), "what is attached to cgroups"),
+        (("net",), "what is attached to interfaces"),
+    ],
+)
+def test_each_noun_says_what_needs_the_capability(
+    words: tuple[str, ...], what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bpf_view, "may_read_maps", lambda: False)
+    result = run("bpf", *words)
+    assert (result.exit_code, result.stdout) == (1, "")
+    sentence = f"Error: reading {what} needs root (CAP_SYS_ADMIN): run the same command with sudo\n"
+    assert result.stderr == sentence
+
+
 @pytest.mark.parametrize(
     "verb", [(), ("show",), ("list",), ("dump", "zp_pods"), ("lookup", "id", "1", "key", "0")]
 )
 def test_without_the_capability_one_sentence_says_so(
     verb: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bpf, "may_read_maps", lambda: False)
+    monkeypatch.setattr(bpf_view, "may_read_maps", lambda: False)
     result = run("bpf", "map", *verb)
     assert (result.exit_code, result.stdout) == (1, "")
     assert (
@@ -113,13 +168,38 @@ def test_without_the_capability_one_sentence_says_so(
         (("dump", "-x", "zp_pods"), "No such option"),
     ],
 )
-def test_wrong_usage_is_status_2(words: tuple[str, ...], sentence: str) -> None:
+def test_wrong_usage_has_bpftools_status(words: tuple[str, ...], sentence: str) -> None:
     result = run("bpf", "map", *words)
-    assert result.exit_code == 2
+    assert (result.exit_code, result.stdout) == (255, "")
     assert sentence in result.stderr
+    in_json = run("bpf", "-j", "map", *words)
+    assert (in_json.exit_code, in_json.stdout, in_json.stderr) == (255, "null\n", "")
 
 
 def test_help_shows_the_grammar() -> None:
     text = run("bpf", "map", "--help").stdout
     assert "bare NAME" in text
     assert [word for word in ("show", "list", "dump", "lookup", "getnext") if f"\n  {word}" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("noun", "verbs"),
+    [("prog", "show list"), ("link", "show list"), ("cgroup", "show list tree"), ("net", "show list")],
+)
+def test_help_lists_the_verbs(noun: str, verbs: str) -> None:
+    shown = run("bpf", noun, "--help").stdout
+    assert [verb for verb in verbs.split() if f"\n  {verb}" not in shown] == []
+
+
+def test_nouns_are_in_bpftools_order_and_may_be_cut_short() -> None:
+    text = run("bpf", "--help").stdout
+    places = [text.index(f"\n  {noun} ") for noun in ("prog", "map", "link", "cgroup", "net")]
+    assert places == sorted(places)
+    assert run("bpf", "p", "--help").stdout.startswith("Usage: zproxy bpf p ")
+
+
+@pytest.mark.parametrize("words", [("-x",), ("frob",), ("prog", "frob"), ("link", "-x"), ("net", "x")])
+def test_a_wrong_noun_verb_or_option_has_bpftools_status(words: tuple[str, ...]) -> None:
+    result = run("bpf", *words)
+    assert (result.exit_code, result.stdout) == (255, "")
+    assert "Usage: zproxy bpf" in result.stderr

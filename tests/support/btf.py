@@ -65,6 +65,13 @@ class BtfBuilder:
     def restrict(self, target: int) -> int:
         return self._add("", 11, 0, target)
 
+    def prototype(self, result: int) -> int:
+        """A function type without parameters."""
+        return self._add("", 13, 0, result)
+
+    def function(self, name: str, prototype: int) -> int:
+        return self._add(name, 12, 0, prototype)
+
     def variable(self, name: str, target: int) -> int:
         return self._add(name, 14, 0, target, struct.pack("=I", 1))
 

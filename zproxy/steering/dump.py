@@ -9,25 +9,34 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import Final
 
 from zproxy.steering.dialect import Dialect, installed
-from zproxy.steering.dump_entries import REUSEPORT_SOCKARRAY, Reader, View, status_of
+from zproxy.steering.dump_entries import REUSEPORT_SOCKARRAY, Reader, View
 from zproxy.steering.dump_json import text
 from zproxy.steering.dump_plain import hex_rows
 from zproxy.steering.dump_show import header_json, header_plain, show_all, show_one
-from zproxy.steering.grammar import DumpError, parse_key
+from zproxy.steering.grammar import DumpError, Misuse, parse_key, status_of
+from zproxy.steering.handles import LINK, MAP, PROG, Noun, check_shown, is_bare, pinned_nodes
+from zproxy.steering.handles_pins import Pins, find_pins
 from zproxy.steering.info import MapInfo
 from zproxy.steering.maps import OpenMap
-from zproxy.steering.maps_pins import Pins, find_pins
 from zproxy.steering.syscall import map_next_key
 
 __all__ = [
+    "LINK",
+    "MAP",
+    "PROG",
     "DumpError",
+    "Misuse",
+    "Noun",
     "Pins",
     "View",
+    "check_shown",
     "dump",
     "find_pins",
     "installed",
+    "is_bare",
     "lookup",
     "next_key",
+    "pinned_nodes",
     "show_all",
     "show_one",
     "warning",

@@ -16,7 +16,7 @@ from zproxy.steering.dialect import Dialect
 from zproxy.steering.dump_btf import TypedText
 from zproxy.steering.dump_json import Layout, Piece, moved, text
 from zproxy.steering.dump_plain import entry, failed_entry, inner_map_entry, per_cpu_entry
-from zproxy.steering.grammar import DumpError
+from zproxy.steering.grammar import DumpError, status_of
 from zproxy.steering.info import MapInfo
 from zproxy.steering.maps import OpenMap
 from zproxy.steering.syscall import map_keys, map_lookup
@@ -129,11 +129,6 @@ class Reader:
 def value_size(info: MapInfo) -> int:
     """Return the bytes that a lookup writes: of a per-CPU map one slot for each possible CPU."""
     return _slot_size(info) * possible_cpus() if info.type in PER_CPU_TYPES else info.value_size
-
-
-def status_of(error: OSError) -> int:
-    """Return the exit status that bpftool makes of an errno: negative, cut to eight bits."""
-    return -(error.errno or 1) & 0xFF
 
 
 def _slot_size(info: MapInfo) -> int:

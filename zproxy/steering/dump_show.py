@@ -7,10 +7,10 @@ from typing import Final, NamedTuple
 from zproxy.steering.dialect import Dialect
 from zproxy.steering.dump_entries import PROG_ARRAY, View
 from zproxy.steering.dump_json import text
-from zproxy.steering.grammar import DumpError
+from zproxy.steering.dump_list import Describe, show_list, show_these
+from zproxy.steering.handles_pins import Pins
 from zproxy.steering.info import MAP_INFO_SIZE, MapInfo, decode_map_info
 from zproxy.steering.maps import OpenMap
-from zproxy.steering.maps_pins import Pins
 from zproxy.steering.syscall import object_info
 
 FDINFO: Final = Path("/proc/self/fdinfo")
@@ -28,20 +28,12 @@ class Details(NamedTuple):
 
 def show_one(maps: list[OpenMap], view: View, pins: Pins) -> Iterator[str]:
     """Print the maps that were asked for; none is a failure without words."""
-    if not maps:
-        raise DumpError
-    if view.is_json and len(maps) == 1:
-        yield _json(maps[0], view, pins, 0) + "\n"
-    else:
-        yield from show_all(maps, view, pins)
+    return show_these(list(_listed(maps)), view, _describe(view, pins))
 
 
 def show_all(maps: Iterable[OpenMap], view: View, pins: Pins) -> Iterator[str]:
     """Print every map, as a list however many there are; raise DumpError when the walk breaks off."""
-    if view.is_json:
-        yield from _json_list(_listed(maps), view, pins)
-    else:
-        yield from (_plain(opened, view, pins) for opened in _listed(maps))
+    return show_list(_listed(maps), view, _describe(view, pins))
 
 
 def header_json(info: MapInfo, dialect: Dialect) -> list[tuple[str, str]]:
@@ -89,21 +81,10 @@ def _listed(maps: Iterable[OpenMap]) -> Iterator[OpenMap]:
         yield OpenMap(opened.fd, decode_map_info(raw))
 
 
-def _json_list(maps: Iterable[OpenMap], view: View, pins: Pins) -> Iterator[str]:
-    comma = ""
-    failure = None
-    yield "["
-    try:
-        for opened in maps:
-            yield comma + _json(opened, view, pins, 1)
-            comma = ","
-    except DumpError as error:
-        failure = error
-        yield comma + view.layout.error(str(error), 1)
-        comma = ","
-    yield (view.layout.line(0) if comma else "") + "]\n"
-    if failure:
-        raise DumpError(status=failure.status)
+def _describe(view: View, pins: Pins) -> Describe[OpenMap]:
+    return lambda opened, depth: (
+        _json(opened, view, pins, depth) if view.is_json else _plain(opened, view, pins)
+    )
 
 
 def _json(opened: OpenMap, view: View, pins: Pins, depth: int) -> str:

@@ -25,6 +25,15 @@ class DumpError(SteeringError):
         self.status = status
 
 
+class Misuse(DumpError):
+    """A command line at which bpftool prints how it is used; in JSON it says `null`."""
+
+
+def status_of(error: OSError) -> int:
+    """Return the exit status that bpftool makes of an errno: negative, cut to eight bits."""
+    return -(error.errno or 1) & 0xFF
+
+
 def is_short_for(word: str, keyword: str) -> bool:
     """Whether `word` stands for `keyword`: any first letters do, even none."""
     return keyword.startswith(word)

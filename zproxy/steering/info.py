@@ -64,6 +64,9 @@ class LinkType(IntEnum):
 MAP_INFO_SIZE: Final = 88
 """Bytes of struct bpf_map_info, as of Linux 5.15."""
 
+PROG_INFO_SIZE: Final = 232
+"""Bytes of struct bpf_prog_info, as of Linux 6.1."""
+
 
 class MapInfo(NamedTuple):
     """A map's shape. `type` is a plain number because other owners' maps may have any type."""
@@ -82,6 +85,14 @@ class MapInfo(NamedTuple):
     """Of struct_ops maps only: the value's type is one of the kernel's own."""
 
 
+class Device(NamedTuple):
+    """The network interface that a program is bound to, and its namespace; all zero when it is not."""
+
+    ifindex: int
+    netns_device: int
+    netns_inode: int
+
+
 class ProgInfo(NamedTuple):
     """A loaded program. `tag` is the kernel's hash over its instructions; `loaded_ns` counts from boot."""
 
@@ -98,6 +109,14 @@ class ProgInfo(NamedTuple):
     btf_id: int
     run_time_ns: int
     run_count: int
+    missed_count: int = 0
+    """Runs that did not happen, because the program ran already on that CPU."""
+    device: Device = Device(0, 0, 0)
+    attach_btf_object: int = 0
+    attach_btf_id: int = 0
+    """What a tracing or LSM program belongs to: a type of that BTF object."""
+    function_count: int = 0
+    """Functions that have type information; 0 without BTF."""
 
 
 class LinkInfo(NamedTuple):
@@ -133,15 +152,16 @@ def decode_map_info(raw: bytes) -> MapInfo:
 
 def prog_info(fd: int) -> ProgInfo:
     """Describe the program behind `fd`, with the ids of the maps it uses."""
-    count = struct.unpack_from("=I", syscall.object_info(fd, 232), 52)[0]
+    count = struct.unpack_from("=I", syscall.object_info(fd, PROG_INFO_SIZE), 52)[0]
     ids = (ctypes.c_uint32 * max(count, 1))()
-    request = bytearray(232)
+    request = bytearray(PROG_INFO_SIZE)
     struct.pack_into("=IQ", request, 52, count, ctypes.addressof(ids))
-    raw = syscall.object_info(fd, 232, bytes(request))
+    raw = syscall.object_info(fd, PROG_INFO_SIZE, bytes(request))
     kind, number, tag, jited, xlated = struct.unpack_from("=II8sII", raw)
     loaded_ns, uid, count = struct.unpack_from("=QII", raw, 40)
-    name, _, gpl = struct.unpack_from("=16sII", raw, 64)
-    run_time_ns, run_count = struct.unpack_from("=QQ", raw, 192)
+    name, ifindex, gpl, netns_device, netns_inode = struct.unpack_from("=16sIIQQ", raw, 64)
+    run_time_ns, run_count, missed_count = struct.unpack_from("=QQQ", raw, 192)
+    attach_btf_object, attach_btf_id = struct.unpack_from("=II", raw, 220)
     return ProgInfo(
         type=kind,
         id=number,
@@ -156,7 +176,21 @@ def prog_info(fd: int) -> ProgInfo:
         btf_id=struct.unpack_from("=I", raw, 128)[0],
         run_time_ns=run_time_ns,
         run_count=run_count,
+        missed_count=missed_count,
+        device=Device(ifindex, netns_device, netns_inode),
+        attach_btf_object=attach_btf_object,
+        attach_btf_id=attach_btf_id,
+        function_count=struct.unpack_from("=I", raw, 144)[0],
     )
+
+
+def first_function(fd: int) -> int:
+    """Return the BTF type id of the first function of the program behind `fd`, 0 when it has none."""
+    record = (ctypes.c_uint32 * 2)()
+    request = bytearray(PROG_INFO_SIZE)
+    struct.pack_into("=IQI", request, 132, ctypes.sizeof(record), ctypes.addressof(record), 1)
+    syscall.object_info(fd, PROG_INFO_SIZE, bytes(request))
+    return int(record[1])
 
 
 def link_info(fd: int) -> LinkInfo:
@@ -165,6 +199,11 @@ def link_info(fd: int) -> LinkInfo:
     kind, number, prog = struct.unpack_from("=III", raw)
     target, attach = struct.unpack_from("=QI" if kind == LinkType.CGROUP else "=II", raw, 16)
     return LinkInfo(kind, number, prog, target, attach)
+
+
+def object_id(fd: int) -> int:
+    """Return the id of a map, program or link; all three keep it in the same place."""
+    return int(struct.unpack_from("=I", syscall.object_info(fd, 64), 4)[0])
 
 
 def btf_info(fd: int) -> BtfInfo:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from zproxy.config import BPFFS, RUN_ROOT
+from zproxy.steering.handles import pinned_nodes
 from zproxy.steering.hooks import HOOKS, Place
 from zproxy.steering.info import AttachType, prog_info
-from zproxy.steering.maps import pinned_nodes
 from zproxy.steering.mounts import BPF_TYPE, CGROUP2_TYPE, mounts_of
 from zproxy.steering.syscall import Kind, fd_by_id, next_id, prog_query
 

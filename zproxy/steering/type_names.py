@@ -1,4 +1,4 @@
-"""Names of map and program types by number, as libbpf and with it bpftool print them."""
+"""Names of map, program, link and attach types by number, as libbpf and with it bpftool print them."""
 
 from typing import Final
 
@@ -74,4 +74,93 @@ PROG_TYPES: Final = (
 """enum bpf_prog_type, likewise."""
 LATER_MAP_TYPES: Final = {32: ("cgrp_storage", (7, 2)), 33: ("arena", (7, 4)), 34: ("insn_array", (7, 7))}
 """Types with the release of bpftool that first knows them."""
-LATER_PROG_TYPES: Final = {32: ("netfilter", (7, 2))}
+LATER_PROG_TYPES: Final = {32: ("netfilter", (7, 3))}
+LINK_TYPES: Final = (
+    "unspec",
+    "raw_tracepoint",
+    "tracing",
+    "cgroup",
+    "iter",
+    "netns",
+    "xdp",
+    "perf_event",
+    "kprobe_multi",
+    "struct_ops",
+)
+"""enum bpf_link_type, likewise."""
+LATER_LINK_TYPES: Final = {
+    10: ("netfilter", (7, 3)),
+    11: ("tcx", (7, 3)),
+    12: ("uprobe_multi", (7, 3)),
+    13: ("netkit", (7, 3)),
+    14: ("sockmap", (7, 5)),
+}
+ATTACH_TYPES: Final = (
+    "cgroup_inet_ingress",
+    "cgroup_inet_egress",
+    "cgroup_inet_sock_create",
+    "cgroup_sock_ops",
+    "sk_skb_stream_parser",
+    "sk_skb_stream_verdict",
+    "cgroup_device",
+    "sk_msg_verdict",
+    "cgroup_inet4_bind",
+    "cgroup_inet6_bind",
+    "cgroup_inet4_connect",
+    "cgroup_inet6_connect",
+    "cgroup_inet4_post_bind",
+    "cgroup_inet6_post_bind",
+    "cgroup_udp4_sendmsg",
+    "cgroup_udp6_sendmsg",
+    "lirc_mode2",
+    "flow_dissector",
+    "cgroup_sysctl",
+    "cgroup_udp4_recvmsg",
+    "cgroup_udp6_recvmsg",
+    "cgroup_getsockopt",
+    "cgroup_setsockopt",
+    "trace_raw_tp",
+    "trace_fentry",
+    "trace_fexit",
+    "modify_return",
+    "lsm_mac",
+    "trace_iter",
+    "cgroup_inet4_getpeername",
+    "cgroup_inet6_getpeername",
+    "cgroup_inet4_getsockname",
+    "cgroup_inet6_getsockname",
+    "xdp_devmap",
+    "cgroup_inet_sock_release",
+    "xdp_cpumap",
+    "sk_lookup",
+    "xdp",
+    "sk_skb_verdict",
+    "sk_reuseport_select",
+    "sk_reuseport_select_or_migrate",
+    "perf_event",
+    "trace_kprobe_multi",
+    "lsm_cgroup",
+)
+"""enum bpf_attach_type, likewise."""
+LATER_ATTACH_TYPES: Final = {
+    44: ("struct_ops", (7, 2)),
+    45: ("netfilter", (7, 3)),
+    46: ("tcx_ingress", (7, 3)),
+    47: ("tcx_egress", (7, 3)),
+    48: ("trace_uprobe_multi", (7, 3)),
+    49: ("cgroup_unix_connect", (7, 3)),
+    50: ("cgroup_unix_sendmsg", (7, 3)),
+    51: ("cgroup_unix_recvmsg", (7, 3)),
+    52: ("cgroup_unix_getpeername", (7, 3)),
+    53: ("cgroup_unix_getsockname", (7, 3)),
+    54: ("netkit_primary", (7, 3)),
+    55: ("netkit_peer", (7, 3)),
+    56: ("trace_kprobe_session", (7, 5)),
+    57: ("trace_uprobe_session", (7, 6)),
+    58: ("trace_fsession", (7, 7)),
+}
+CGROUP_ATTACH_TYPES: Final = (
+    *(0, 1, 2, 34, 8, 9, 12, 13, 10, 11, 49, 29, 30, 52, 31, 32, 53),
+    *(14, 15, 50, 19, 20, 51, 3, 6, 18, 21, 22, 43),
+)
+"""What `bpftool cgroup` asks a cgroup for since v7.6, in its order; before, every type by number."""

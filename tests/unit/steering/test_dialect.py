@@ -53,6 +53,37 @@ def test_program_types_are_named_since_some_release() -> None:
     assert DEBIAN_13.prog_type(32) == "netfilter"
 
 
+def test_link_and_attach_types_are_named_since_some_release() -> None:
+    assert [DEBIAN_12.link_type(number) for number in (3, 9, 11, 14)] == ["cgroup", "struct_ops", None, None]
+    assert [DEBIAN_13.link_type(number) for number in (11, 14, 99)] == ["tcx", "sockmap", None]
+    assert [DEBIAN_12.attach_type(number) for number in (10, 43, 46)] == [
+        "cgroup_inet4_connect",
+        "lsm_cgroup",
+        None,
+    ]
+    assert [DEBIAN_13.attach_type(number) for number in (46, 57)] == ["tcx_ingress", None]
+
+
+def test_a_cgroup_is_asked_for_every_type_until_7_6_and_then_for_those_that_it_can_have() -> None:
+    assert list(DEBIAN_12.cgroup_attach_types) == list(range(44))
+    assert list(DEBIAN_13.cgroup_attach_types) == list(range(57))
+    asked = [NEWEST.attach_type(number) for number in Dialect((7, 6)).cgroup_attach_types]
+    assert asked[:4] == [
+        "cgroup_inet_ingress",
+        "cgroup_inet_egress",
+        "cgroup_inet_sock_create",
+        "cgroup_inet_sock_release",
+    ]
+    assert len(asked) == len(set(asked)) == 29
+    assert all(name and ("cgroup" in name) for name in asked)
+
+
+def test_the_id_of_a_missing_link_was_signed_before_7_6() -> None:
+    assert DEBIAN_12.missing_link(0xFFFFFFFA) == "failed to get link with ID -6"
+    assert DEBIAN_12.missing_link(7) == "failed to get link with ID 7"
+    assert NEWEST.missing_link(0xFFFFFFFA) == "failed to get link with ID 4294967290"
+
+
 def test_a_backslash_was_a_newline_before_7_2() -> None:
     assert DEBIAN_12.quote("a\"\\\t\n\r\f\b'é") == '"a\\"\\n\\t\\n\\r\\f\\b\'é"'
     assert DEBIAN_13.quote("\\") == '"\\\\"'

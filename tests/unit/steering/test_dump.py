@@ -17,10 +17,11 @@ from zproxy.steering.cpus import possible_cpus
 from zproxy.steering.dialect import NEWEST, Dialect
 from zproxy.steering.dump import DumpError, View, dump, lookup, next_key, warning
 from zproxy.steering.dump_btf import TypedText
-from zproxy.steering.dump_entries import SPARE_STEPS, status_of, value_size
+from zproxy.steering.dump_entries import SPARE_STEPS, value_size
 from zproxy.steering.dump_json import Layout, moved, text
 from zproxy.steering.dump_plain import entry, failed_entry, hex_rows, inner_map_entry, per_cpu_entry
 from zproxy.steering.dump_show import Details, details, header_plain
+from zproxy.steering.grammar import status_of
 from zproxy.steering.info import MapInfo
 from zproxy.steering.maps import OpenMap
 

@@ -6,16 +6,22 @@ import time
 import pytest
 
 from tests.support.bpf_maps import Shape, loaded, made, program
+from tests.support.bpf_objects import RETURN_ZERO, Load, kernel_type, loaded_program
+from tests.support.btf import BtfBuilder
 from tests.support.netns import namespace
 from zproxy.steering import syscall
+from zproxy.steering.btf_types import BtfKind
 from zproxy.steering.info import (
     AttachType,
+    Device,
     LinkType,
     MapType,
     ProgType,
     btf_info,
+    first_function,
     link_info,
     map_info,
+    object_id,
     prog_info,
 )
 
@@ -43,6 +49,34 @@ def test_a_program_is_described_as_it_was_loaded() -> None:
     assert (info.xlated_size, info.map_ids, info.run_count) == (16, (), 0)
     assert len(bytes.fromhex(info.tag)) == 8
     assert info.loaded_ns > 0
+
+
+def test_every_kind_of_object_has_its_id_in_the_same_place() -> None:
+    with made(Shape(MapType.HASH, 4, 8, 16)) as fd:
+        assert object_id(fd) == map_info(fd).id
+    with program(ProgType.SCHED_CLS) as fd:
+        assert object_id(fd) == prog_info(fd).id
+
+
+def test_a_program_tells_its_functions_and_where_it_belongs() -> None:
+    builder = BtfBuilder()
+    function = builder.function("zpt_function", builder.prototype(builder.integer("int", 4, 1)))
+    with (
+        loaded(builder.blob()) as types,
+        loaded_program(Load(1, btf_fd=types, function=function)) as typed,
+        program() as bare,
+    ):
+        assert (first_function(typed), prog_info(typed).function_count) == (function, 1)
+        assert (first_function(bare), prog_info(bare).function_count) == (0, 0)
+        assert (prog_info(bare).device, prog_info(bare).missed_count) == (Device(0, 0, 0), 0)
+        assert (prog_info(bare).attach_btf_object, prog_info(bare).attach_btf_id) == (0, 0)
+
+
+def test_a_tracing_program_tells_what_it_hangs_on() -> None:
+    target = kernel_type("bpf_iter_task", BtfKind.FUNC)
+    with loaded_program(Load(26, 28, attach_btf_id=target, code=RETURN_ZERO)) as fd:
+        assert prog_info(fd).attach_btf_id == target
+        assert prog_info(fd).attach_btf_object > 0
 
 
 def test_a_netns_link_names_the_namespaces_inode() -> None:

@@ -1,15 +1,15 @@
-"""Where maps are pinned: every bpffs searched, as `bpftool -f` does, with the order in which it lists pins.
+"""Where objects are pinned: every bpffs searched, as `bpftool -f` does, and in which order it lists pins.
 
 bpftool keeps paths in a hash table of libbpf's. Its chains grow at the front and turn round whenever the
-table doubles: that makes the order in which the pins of one map are printed.
+table doubles: that makes the order in which the pins of one object are printed.
 """
 
 import os
 from collections.abc import Iterator
 from typing import Final
 
-from zproxy.steering.info import map_info
-from zproxy.steering.maps import kind_of
+from zproxy.steering.handles import Noun, kind_of
+from zproxy.steering.info import object_id
 from zproxy.steering.mounts import BPF_TYPE, mounts_of
 from zproxy.steering.syscall import obj_get
 
@@ -19,7 +19,7 @@ _FIRST_CAPACITY: Final = 4
 
 
 class Pins:
-    """Paths by map id."""
+    """Paths by id."""
 
     __slots__ = ("_capacity", "_chains", "_size")
 
@@ -31,22 +31,22 @@ class Pins:
     def __bool__(self) -> bool:
         return bool(self._chains)
 
-    def add(self, map_id: int, path: str) -> None:
-        """Note that a map is pinned at `path`."""
+    def add(self, number: int, path: str) -> None:
+        """Note that object `number` is pinned at `path`."""
         if self._capacity == 0 or (self._size + 1) * 4 // 3 > self._capacity:
             self._capacity = max(2 * self._capacity, _FIRST_CAPACITY)
             for chain in self._chains.values():
                 chain.reverse()
-        self._chains.setdefault(map_id, []).insert(0, path)
+        self._chains.setdefault(number, []).insert(0, path)
         self._size += 1
 
-    def of(self, map_id: int) -> list[str]:
-        """Return the paths of a map in bpftool's order."""
-        return self._chains.get(map_id, [])
+    def of(self, number: int) -> list[str]:
+        """Return the paths of an object in bpftool's order."""
+        return self._chains.get(number, [])
 
 
-def find_pins() -> Pins:
-    """Search every mounted bpffs for pinned maps; what cannot be read is passed over."""
+def find_pins(noun: Noun) -> Pins:
+    """Search every mounted bpffs for pinned objects of one kind; what cannot be read is passed over."""
     pins = Pins()
     left = LIMIT
     for mount in mounts_of(BPF_TYPE):
@@ -54,9 +54,9 @@ def find_pins() -> Pins:
             left -= 1
             if left < 0:
                 return pins
-            map_id = _map_at(path)
-            if map_id is not None:
-                pins.add(map_id, path)
+            number = _id_at(path, noun)
+            if number is not None:
+                pins.add(number, path)
     return pins
 
 
@@ -73,13 +73,13 @@ def _files(folder: str) -> Iterator[str]:
             yield entry.path
 
 
-def _map_at(path: str) -> int | None:
+def _id_at(path: str, noun: Noun) -> int | None:
     try:
         fd = obj_get(path)
     except OSError:
         return None
     try:
-        return map_info(fd).id if kind_of(fd) == "map" else None
+        return object_id(fd) if kind_of(fd) == noun.word else None
     except OSError:
         return None
     finally:
