@@ -1,4 +1,4 @@
-"""`zproxy bpf map|prog|link|cgroup|net`: bpftool, word for word; `zproxy bpf dump`: the same, decoded. No daemon needed."""
+"""`zproxy bpf map|prog|link|cgroup|net`: bpftool, word for word; `zproxy bpf dump`: the same, decoded."""
 
 import click
 from zproxy_cli import bpf_cgroup, bpf_dump, bpf_link, bpf_map, bpf_net, bpf_prog

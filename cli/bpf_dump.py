@@ -18,7 +18,7 @@ from zproxy.errors import RequirementError, ZproxyError
 from zproxy.node import client
 from zproxy.steering import decoded
 from zproxy.steering.decoded import NodeMaps
-from zproxy.steering.maps import pinned_nodes
+from zproxy.steering.handles import pinned_nodes
 from zproxy.steering.probe import may_read_maps
 
 CLEAR: Final = "\x1b[H\x1b[2J\x1b[3J"

@@ -16,6 +16,7 @@ from zproxy.errors import SteeringError
 from zproxy.model.addr import Endpoint
 from zproxy.steering import batch, syscall
 from zproxy.steering.cpus import possible_cpus
+from zproxy.steering.handles import MAP, pins_named
 from zproxy.steering.info import map_info
 from zproxy.steering.layout import (
     COOKIE,
@@ -32,7 +33,6 @@ from zproxy.steering.layout import (
     PodEntry,
     unpack_ip,
 )
-from zproxy.steering.maps import pins_named
 from zproxy.steering.meanings import MEANINGS
 
 Row = dict[str, Any]
@@ -71,7 +71,7 @@ class NodeMaps:
     def fd(self, name: str) -> int:
         """Open the node's map; raise SteeringError unless it is there and shaped as this version's."""
         if name not in self._fds:
-            path = pins_named(name, self.node, self._root)[0]
+            path = pins_named(MAP, name, self.node, self._root)[0]
             try:
                 fd = syscall.obj_get(path)
             except OSError as error:
