@@ -9,6 +9,7 @@
 #define ZP_AF_INET6    10
 #define ZP_SOCK_STREAM 1
 #define ZP_TCP	       6
+#define ZP_UDP	       17
 #define ZP_MPTCP       262
 #define ZP_ENETUNREACH 101
 
