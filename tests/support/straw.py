@@ -8,6 +8,8 @@ from typing import NamedTuple
 from tests.support.netns import PREFIX, Namespace
 from zproxy.model import ports
 from zproxy.model.addr import Endpoint, canonical_ip
+from zproxy.steering import syscall
+from zproxy.steering.layout import COOKIE, PODSTAT
 from zproxy.steering.objects import open_maps
 from zproxy.steering.pins import NodePins
 from zproxy.steering.steering import PodSteering, Steering, remove
@@ -98,6 +100,18 @@ def size_of(name: str, label: str = "bpf") -> int:
     objects = open_maps(NodePins(f"{PREFIX}{label}"))
     try:
         return sum(1 for _ in objects.elements(name))
+    finally:
+        objects.close()
+
+
+def counters_of(pod: Namespace, label: str = "bpf") -> dict[str, int]:
+    """Return what `node_steering(label)` counts of a pod that it steers."""
+    objects = open_maps(NodePins(f"{PREFIX}{label}"))
+    try:
+        key = COOKIE.pack(cookie=pod.netns.cookie())
+        raw = syscall.map_lookup(objects.maps["zp_podstat"], key, PODSTAT.size)
+        assert raw is not None, f"{pod.name} is not steered"
+        return PODSTAT.unpack(raw)
     finally:
         objects.close()
 
