@@ -10,7 +10,7 @@ import pytest
 from tests.support import wire
 from tests.support.netns import PREFIX, Namespace, batch, ip, namespace
 from tests.support.nodes import wait_for
-from tests.support.straw import Straw, attached, counters_of
+from tests.support.straw import Straw, attached, counters_of, variant_steering
 from tests.support.wire import ACK, RST, SYN, TCP, UDP, capture, send_frame, send_raw
 from zproxy.model.pod import PodOptions, UdpPolicy
 from zproxy.steering.steering import Steering
@@ -147,7 +147,9 @@ def test_a_later_fragment_has_a_row_without_port_and_does_not_get_past_a_block(
         send_raw(pod, wire.ip4(pod.ip4, peer.ip4, UDP, b"rest" * 4, fragment=185))
         with pod.socket(socket.AF_INET6, socket.SOCK_RAW, wire.FRAGMENT) as raw:
             for following in (UDP, wire.DESTINATION_OPTIONS):
-                raw.sendto(struct.pack("!BBHI", following, 0, 185 << 3, 77) + b"rest" * 4, (peer.ip6, 0))
+                head = struct.pack("!BBHI", following, 0, 185 << 3, 77)
+                with wire.dropping_is_no_error():
+                    raw.sendto(head + b"rest" * 4, (peer.ip6, 0))
         arrived = seen.until_now(pod)
     is_blocked = policy is UdpPolicy.BLOCK
     found = recorded(straw)
@@ -410,3 +412,74 @@ def test_a_block_may_be_lifted_and_imposed_at_any_time(
             app.send(text)
     assert sink.recv(16) == b"2"
     assert figures(recorded(straw)) == (3, 3 * 29, 2)
+
+
+@pytest.fixture(scope="module")
+def blind() -> Iterator[Steering]:
+    """Programs as for a kernel before 6.13, which tells tc nothing about a socket's namespace."""
+    with variant_steering("blind", ["-DZP_HAS_MPTCP"]) as steering:
+        yield steering
+
+
+@pytest.fixture
+def old(blind: Steering, pod: Namespace) -> Iterator[Straw]:
+    """The pod, enrolled there."""
+    with attached(blind, pod) as made:
+        yield made
+
+
+@POLICIES
+@pytest.mark.parametrize("family", ["v4", "v6"])
+@pytest.mark.usefixtures("sink")
+def test_before_6_13_the_source_address_tells_the_pod(
+    blind: Steering, old: Straw, pod: Namespace, peer: Namespace, *, policy: UdpPolicy, family: str
+) -> None:
+    choose(blind, old, policy)
+    to = address_of(peer, family)
+    with capture(peer) as seen, datagram(pod, to) as app:
+        app.sendto(b"hello", (to, PORT))
+        arrived = seen.until_now(pod)
+    is_blocked = policy is UdpPolicy.BLOCK
+    length = 53 if family == "v6" else 33
+    assert figures(recorded(old, "blind")) == (1, length, int(is_blocked))
+    assert [packet.length for packet in arrived] == ([] if is_blocked else [length])
+
+
+def test_before_6_13_a_source_that_no_pod_has_is_not_let_out(
+    blind: Steering, old: Straw, pod: Namespace, peer: Namespace
+) -> None:
+    before = blind.stats()
+    with capture(peer) as seen:
+        send_raw(pod, wire.ip4(OUTSIDE, peer.ip4, UDP, wire.udp(40000, PORT, b"whose?")))
+        send_raw(pod, wire.ip4(OUTSIDE, peer.ip4, TCP, wire.tcp(40001, 8080, SYN)))
+        assert seen.until_now(pod) == []
+        send_raw(pod, wire.ip4("169.254.1.1", peer.ip4, UDP, wire.udp(5353, 5353, b"neighbour")))
+        send_raw(pod, wire.ip4(OUTSIDE, peer.ip4, UDP, wire.udp(40000, 53, b"query")))
+        assert [packet.dport for packet in seen.until_now(pod)] == [5353, 53]
+    after = blind.stats()
+    assert [after[name] - before[name] for name in ("udp_blocked", "clear_blocked", "udp_clear")] == [1, 1, 1]
+    assert recorded(old, "blind") == []
+
+
+def test_before_6_13_a_syn_from_a_raw_socket_is_dropped(
+    blind: Steering, old: Straw, pod: Namespace, peer: Namespace
+) -> None:
+    before = blind.stats()["clear_blocked"]
+    with capture(peer) as seen:
+        send_raw(pod, syn(pod, peer))
+        send_frame(pod, peer, syn(pod, peer))
+        assert seen.until_now(pod) == []
+    assert blind.stats()["clear_blocked"] == before + 2
+
+
+def test_before_6_13_what_the_pod_forwards_passes(
+    blind: Steering, old: Straw, pod: Namespace, peer: Namespace
+) -> None:
+    before = blind.stats()["forwarded"]
+    with behind(pod) as inner, capture(peer) as seen:
+        with inner.socket() as app, inner.socket(kind=socket.SOCK_DGRAM) as other:
+            app.setblocking(False)
+            app.connect_ex((peer.ip4, 8080))
+            other.sendto(b"hello", (peer.ip4, PORT))
+        assert [packet.protocol for packet in seen.until_now(pod)] == [TCP, UDP]
+    assert blind.stats()["forwarded"] == before + 1

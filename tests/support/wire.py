@@ -71,15 +71,22 @@ def send_raw(pod: Namespace, packet: bytes) -> None:
 
 
 def send_frame(pod: Namespace, peer: Namespace, packet: bytes) -> None:
-    """Send an IPv4 packet by a packet socket, in a frame for `peer`. One that is dropped is no error."""
+    """Send an IPv4 packet by a packet socket, in a frame for `peer`."""
     macs = _mac(peer) + _mac(pod)
     with pod.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
         raw.bind((pod.interface, 0))
-        try:
+        with dropping_is_no_error():
             raw.send(macs + struct.pack("!H", ETH_P_IP) + packet)
-        except OSError as error:
-            if error.errno != errno.ENOBUFS:
-                raise
+
+
+@contextmanager
+def dropping_is_no_error() -> Iterator[None]:
+    """Packet sockets, and raw ones of IPv6, hear that their packet was dropped."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOBUFS:
+            raise
 
 
 def ip4(src: str, dst: str, protocol: int, payload: bytes, *, fragment: int = 0) -> bytes:
