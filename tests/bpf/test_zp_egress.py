@@ -3,14 +3,14 @@
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
 from tests.support import wire
 from tests.support.netns import PREFIX, Namespace, batch, ip, namespace
 from tests.support.nodes import wait_for
-from tests.support.straw import Straw, attached, counters_of, variant_steering
+from tests.support.straw import Arrival, Straw, attached, counters_of, variant_steering
 from tests.support.wire import ACK, RST, SYN, TCP, UDP, capture, send_frame, send_raw
 from zproxy.model.pod import PodOptions, UdpPolicy
 from zproxy.steering.steering import Steering
@@ -19,7 +19,7 @@ from zproxy.steering.udp import UdpFlow, flows
 pytestmark = pytest.mark.root
 
 PORT = 4433
-UDP_SEGMENT = 103
+UDP_SEGMENT, TCP_FASTOPEN_CONNECT, IPPROTO_MPTCP = 103, 30, 262
 BLOCK = PodOptions(udp=UdpPolicy.BLOCK)
 POLICIES = pytest.mark.parametrize("policy", UdpPolicy, ids=lambda policy: policy.value)
 FAMILIES = pytest.mark.parametrize("family", ["v4", "v6", "mapped"])
@@ -355,6 +355,47 @@ def test_the_proxys_own_syn_passes(steering: Steering, straw: Straw, pod: Namesp
         assert [packet.dst for packet in seen.until_now(pod)] == [OUTSIDE]
         wait_for(lambda: seen.until_now(pod), "the SYN is sent again")
     assert steering.stats()["clear_blocked"] == before
+
+
+@pytest.mark.parametrize("how", ["plain", "fast open", "fast open connect", "mptcp", "device"])
+def test_whatever_way_an_app_connects_nothing_leaves(
+    steering: Steering, straw: Straw, pod: Namespace, peer: Namespace, how: str
+) -> None:
+    before = steering.stats()["clear_blocked"]
+    with capture(peer) as seen, pod.socket(proto=IPPROTO_MPTCP if how == "mptcp" else 0) as app:
+        if how == "device":
+            app.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+        if how == "fast open connect":
+            app.setsockopt(TCP, TCP_FASTOPEN_CONNECT, 1)
+        if how == "fast open":
+            with suppress(BlockingIOError):  # the first time there is no cookie, and nothing goes along
+                app.sendto(b"", socket.MSG_FASTOPEN, (OUTSIDE, 80))
+        else:
+            app.connect((OUTSIDE, 80))
+        app.sendall(b"early")
+        with Arrival.take(straw.outbound).sock as accepted:
+            assert accepted.recv(16) == b"early"
+        assert seen.until_now(pod) == []
+    assert steering.stats()["clear_blocked"] == before
+
+
+def test_an_interface_without_ethernet_headers_is_read_as_well(
+    steering: Steering, pod: Namespace, peer: Namespace
+) -> None:
+    before = steering.stats()["clear_blocked"]
+    with ExitStack() as stack:
+        ip("-n", pod.name, "tuntap", "add", "dev", "tun0", "mode", "tun")
+        batch(pod.name, ["link set tun0 up", f"route add {OUTSIDE} dev tun0 src {pod.ip4}"])
+        straw = Straw(pod)
+        stack.callback(straw.close)
+        wanted = straw.steering()._replace(interfaces=("eth0", "tun0"))
+        stack.callback(steering.detach, wanted.cookie)
+        steering.attach(wanted)
+        with pod.socket(kind=socket.SOCK_DGRAM) as app:
+            app.sendto(b"hello", (OUTSIDE, PORT))
+        send_raw(pod, wire.ip4(pod.ip4, OUTSIDE, TCP, wire.tcp(40001, 8080, SYN)))
+        assert [(flow.ip, flow.port, flow.bytes) for flow in recorded(straw)] == [(OUTSIDE, PORT, 33)]
+    assert steering.stats()["clear_blocked"] == before + 1
 
 
 def test_a_connect_that_had_no_answer_before_enrolment_gets_none_in_the_clear(
