@@ -411,6 +411,33 @@ def test_a_connect_that_had_no_answer_before_enrolment_gets_none_in_the_clear(
             assert seen.until_now(pod) == []
 
 
+def test_a_multipath_connection_from_before_enrolment_gets_no_further_path_in_the_clear(
+    steering: Steering, pod: Namespace, peer: Namespace
+) -> None:
+    """The kernel opens the paths of a connection by itself; these are connects too, and are steered."""
+    second = pod.ip4.removesuffix(".1") + ".77"
+    batch(pod.name, [f"addr add {second}/24 dev eth0", "mptcp limits set subflow 2"])
+    batch(peer.name, ["mptcp limits set subflow 2"])
+    with (
+        peer.socket(proto=IPPROTO_MPTCP) as listener,
+        pod.socket(proto=IPPROTO_MPTCP) as app,
+        capture(peer) as seen,
+    ):
+        listener.bind((peer.ip4, 8080))
+        listener.listen()
+        app.connect((peer.ip4, 8080))
+        with listener.accept()[0] as accepted, attached(steering, pod, ips=(*pod.ips, second)):
+            app.sendall(b"one")
+            assert accepted.recv(16) == b"one"
+            seen.until_now(pod)
+            captured = steering.stats()["captured_v4"]
+            ip("-n", pod.name, "mptcp", "endpoint", "add", second, "dev", "eth0", "subflow")
+            wait_for(lambda: steering.stats()["captured_v4"] > captured, "the kernel opens a path")
+            app.sendall(b"two")
+            assert accepted.recv(16) == b"two"
+            assert [packet for packet in seen.until_now(pod) if packet.flags & SYN] == []
+
+
 @contextmanager
 def behind(pod: Namespace) -> Iterator[Namespace]:
     """Give a namespace that reaches the world through the pod, as a container of a container does."""
