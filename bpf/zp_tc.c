@@ -127,5 +127,5 @@ int zp_ingress(struct __sk_buff *skb)
 	/* The stack drops what is addressed to another host; a record of it would be left behind. */
 	if (skb->pkt_type != ZP_PACKET_HOST)
 		return ZP_TC_NEXT;
-	return __tc_steer_in(skb, &packet, zp_parse(skb, &packet));
+	return __tc_steer_in(skb, &packet, zp_parse(skb, &packet, 0));
 }

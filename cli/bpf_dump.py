@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 import click
+from zproxy_cli import udp
+from zproxy_cli.age import age
+from zproxy_cli.listing import workload_names
 from zproxy_cli.output import Column, Row, note, output_option, print_rows, say
 from zproxy_cli.session import Session, node_option, pass_session
 
 from zproxy.config import PIN_ROOT
-from zproxy.errors import RequirementError, ZproxyError
-from zproxy.node import client
+from zproxy.errors import RequirementError
 from zproxy.steering import decoded
 from zproxy.steering.decoded import NodeMaps
 from zproxy.steering.handles import pinned_nodes
@@ -58,17 +60,6 @@ TUPLES: Final = (
     Column("VIA", "via"),
     Column("DESTINATION", "dst"),
     Column("WORKLOAD", "workload"),
-    Column("NETNS-COOKIE", "netns_cookie", is_wide=True),
-)
-UDP: Final = (
-    Column("POD", "pod"),
-    Column("DESTINATION", "dst"),
-    Column("WORKLOAD", "workload"),
-    Column("PACKETS", "packets"),
-    Column("BYTES", "bytes"),
-    Column("BLOCKED", "blocked"),
-    Column("FIRST", "first"),
-    Column("LAST", "last"),
     Column("NETNS-COOKIE", "netns_cookie", is_wide=True),
 )
 STATS: Final = (
@@ -120,7 +111,7 @@ def _view(
 _view("pods", decoded.pods, PODS, "Pods that are steered now, and what they do.")
 _view("conns", decoded.conns, CONNS, "Steered client connections that are open.")
 _view("tuples", decoded.tuples, TUPLES, "Flows on their way from the app to the straw.")
-_view("udp", decoded.udp, UDP, "UDP that leaves pods in the clear.")
+_view("udp", lambda maps: udp.rows(maps.node), udp.COLUMNS, "UDP that leaves pods in the clear.")
 _view("stats", decoded.stats, STATS, "How often the programs decided what; -o wide says what it means.")
 _view("maps", decoded.occupancy, MAPS, "How full the maps are that forget their oldest entry.")
 
@@ -137,7 +128,7 @@ def _print(
     rows: list[Row] = []
     for node in nodes:
         with decoded.opened(node, PIN_ROOT) as maps:
-            names = _workloads(node) if any(column.key == "workload" for column in columns) else {}
+            names = workload_names(node) if any(column.key == "workload" for column in columns) else {}
             rows += [_finished(row, node, names, len(nodes) > 1) for row in read(maps)]
     shown = (Column("NODE", "node"), *columns) if len(nodes) > 1 else columns
     nothing = "Nothing to show." if nodes else "No node has maps pinned here; `zproxy run` makes them."
@@ -148,40 +139,11 @@ def _finished(row: dict[str, Any], node: str, names: dict[str, str], is_one_of_m
     """Add what people see: the workload behind an address, ages as kubectl prints them."""
     if "dst_ip" in row:
         row["workload"] = names.get(row["dst_ip"])
-    for key in ("age", "first", "last"):
-        if f"{key}_s" in row:
-            row[key] = age(row[f"{key}_s"])
+    if "age_s" in row:
+        row["age"] = age(row["age_s"])
     if "counters" in row:
         row["open"] = row["counters"]["open"]
     return {"node": node} | row if is_one_of_many else row
-
-
-def _workloads(node: str) -> dict[str, str]:
-    """Return address → namespace/name, as the node's daemon knows it; nothing without one."""
-    try:
-        rows = client.Client(node).call("workloads")
-    except ZproxyError:
-        return {}
-    return {ip: f"{row['namespace']}/{row['name']}" for row in rows for ip in row["address"]}
-
-
-def age(seconds: float) -> str:
-    """Return a duration as kubectl prints one: 5s, 3m20s, 4h5m, 2d3h."""
-    whole = int(seconds)
-    if whole < 120:
-        return f"{whole}s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 10:
-        return f"{minutes}m{rest}s" if rest else f"{minutes}m"
-    hours, minutes_left = divmod(minutes, 60)
-    if hours < 3:
-        return f"{minutes}m"
-    days, hours_left = divmod(hours, 24)
-    if hours < 8:
-        return f"{hours}h{minutes_left}m" if minutes_left else f"{hours}h"
-    if days < 2:
-        return f"{hours}h"
-    return f"{days}d{hours_left}h" if days < 8 and hours_left else f"{days}d"
 
 
 @contextmanager

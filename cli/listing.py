@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from zproxy_cli.output import Column, Row, print_rows
 from zproxy_cli.session import Session
 
+from zproxy.errors import ZproxyError
+
 
 def print_listing(
     session: Session, command: str, columns: Sequence[Column], output: str, nothing: str
@@ -22,3 +24,14 @@ def print_listing(
     if len(clients) > 1 and all(column.key != "node" for column in columns):
         shown.insert(0, Column("NODE", "node"))
     print_rows(rows, shown, output, nothing=nothing)
+
+
+def workload_names(node: str) -> dict[str, str]:
+    """Return address → namespace/name as the node's daemon knows it; nothing where none answers."""
+    from zproxy.node import client
+
+    try:
+        rows = client.Client(node).call("workloads")
+    except ZproxyError:
+        return {}
+    return {ip: f"{row['namespace']}/{row['name']}" for row in rows for ip in row["address"]}

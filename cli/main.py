@@ -23,6 +23,7 @@ NOUNS: Final = {
     "certs": "List certificates and their ends.",
     "connections": "List connections, open and ended.",
     "tunnels": "List HBONE tunnels and their streams.",
+    "udp": "List UDP that leaves pods in the clear.",
     "metrics": "Print counters as OpenMetrics text.",
     "bpf": "Look at BPF maps, in bpftool's own words.",
     "doctor": "Check what this machine has and lacks.",

@@ -10,6 +10,8 @@
 
 /* ZP_HAS_MPTCP: the running kernel has MPTCP, whose socket type a helper returns; given by the loader. */
 
+/* ZP_HAS_TC_COOKIE: tc programs may ask for a socket's netns cookie (Linux 6.13); given by the loader. */
+
 /* Pods of one node. Kubernetes plans for 110 to 500; entries are allocated when used. */
 #define ZP_MAX_PODS 4096
 
@@ -42,6 +44,9 @@
 
 /* Inbound packets between tc and the socket lookup: the same softirq, so a handful. */
 #define ZP_MAX_INBOUND 16384
+
+/* Linux chooses source ports from here on (the default of ip_local_port_range); Windows and macOS higher. */
+#define ZP_EPHEMERAL 32768
 
 /* 169.254.7.127 and fd16:9254:7127:1337:ffff:ffff:ffff:ffff: the source that Istio's host rules give to
  * kubelet probes. An app answering or calling it talks to the host, not to the mesh.

@@ -101,12 +101,17 @@ static __always_inline struct zp_podstat *zp_stat_of(u64 netns)
 			__sync_fetch_and_add(&stat_->counter, number);                                       \
 	} while (0)
 
-static __always_inline void zp_count(u32 reason)
+static __always_inline void zp_count_many(u32 reason, u64 number)
 {
 	u64 *count = zp_stats.lookup(&reason);
 
 	if (count)
-		*count += 1;
+		*count += number;
+}
+
+static __always_inline void zp_count(u32 reason)
+{
+	zp_count_many(reason, 1);
 }
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
-/* Packets at the pod's interfaces, read up to TCP's header. With and without an Ethernet header. */
+/* Packets at the pod's interfaces, read up to TCP's or UDP's header. With and without an Ethernet header. */
 #ifndef ZP_PACKET_H
 #define ZP_PACKET_H
 
@@ -23,10 +23,12 @@
 #define ZP_DESTINATION 60
 #define ZP_MAX_HEADERS 8
 
-/* Result of parsing. */
-#define ZP_IS_TCP     0
-#define ZP_IS_OTHER   1 /* not TCP, or a later fragment, which is judged by the first */
-#define ZP_UNREADABLE 2
+/* Result of parsing. UDP is told apart for those who ask; it is ZP_IS_OTHER for the rest. */
+#define ZP_IS_TCP	0
+#define ZP_IS_OTHER	1 /* another protocol, or a later fragment of TCP, which is judged by the first */
+#define ZP_UNREADABLE	2
+#define ZP_IS_UDP	3
+#define ZP_IS_UDP_LATER 4 /* a later fragment: data without ports */
 
 struct zp_header4 {
 	u8 version_ihl;
@@ -59,9 +61,17 @@ struct zp_header_tcp {
 	u8 flags;
 };
 
+struct zp_header_udp {
+	__be16 src;
+	__be16 dst;
+	__be16 length;
+	__be16 checksum;
+};
+
 struct zp_packet {
 	struct zp_flow flow;
-	u32 at; /* where the TCP header begins, from the network header */
+	u32 at;	    /* where TCP's or UDP's header begins, from the network header */
+	u32 length; /* of the IP packet, as its header has it */
 	u8 flags;
 	u8 is_ip4;
 	u16 pad;
@@ -72,38 +82,67 @@ static __always_inline int zp_load(struct __sk_buff *skb, u32 at, void *to, u32 
 	return bpf_skb_load_bytes_relative(skb, at, to, size, BPF_HDR_START_NET);
 }
 
-static __always_inline int zp_parse4(struct __sk_buff *skb, struct zp_packet *packet)
+/* Which result a transport protocol is; `also` is a constant, so that who asks for TCP alone pays for no
+ * more.
+ */
+static __always_inline int zp_kind_of(u8 protocol, u8 also)
+{
+	if (protocol == ZP_TCP)
+		return ZP_IS_TCP;
+	return also && protocol == also ? ZP_IS_UDP : ZP_IS_OTHER;
+}
+
+/* TCP never needs later fragments to be judged; UDP's carry an app's bytes in the clear. */
+static __always_inline int zp_kind_of_later(int kind)
+{
+	return kind == ZP_IS_UDP ? ZP_IS_UDP_LATER : ZP_IS_OTHER;
+}
+
+static __always_inline int zp_parse4(struct __sk_buff *skb, struct zp_packet *packet, u8 also)
 {
 	struct zp_header4 header;
+	int kind;
 
 	if (zp_load(skb, 0, &header, sizeof(header)))
 		return ZP_UNREADABLE;
-	if (header.protocol != ZP_TCP || header.fragment & zp_htons(0x1fff))
-		return ZP_IS_OTHER;
+	kind = zp_kind_of(header.protocol, also);
+	if (header.fragment & zp_htons(0x1fff))
+		kind = zp_kind_of_later(kind);
+	if (kind == ZP_IS_OTHER)
+		return kind;
 	packet->is_ip4 = 1;
 	packet->at = (header.version_ihl & 0x0f) * 4;
+	packet->length = zp_ntohs(header.length);
 	zp_set_ip4(packet->flow.src_ip, header.src);
 	zp_set_ip4(packet->flow.dst_ip, header.dst);
-	return ZP_IS_TCP;
+	return kind;
 }
 
-/* Walk the extension headers to TCP: skipping a packet because of one would be a way past the proxy. */
-static __always_inline int zp_skip_headers(struct __sk_buff *skb, struct zp_packet *packet, u8 next)
+static __always_inline int zp_is_extension(u8 next)
+{
+	return next == ZP_HOP_BY_HOP || next == ZP_ROUTING || next == ZP_FRAGMENT || next == ZP_AUTH ||
+	       next == ZP_DESTINATION;
+}
+
+/* Walk the extension headers to TCP or UDP: skipping a packet because of one would be a way past the proxy.
+ */
+static __always_inline int zp_skip_headers(struct __sk_buff *skb, struct zp_packet *packet, u8 next, u8 also)
 {
 	u8 header[4];
 	int i;
 
 	for (i = 0; i < ZP_MAX_HEADERS; i++) {
-		if (next == ZP_TCP)
-			return ZP_IS_TCP;
-		if (next != ZP_HOP_BY_HOP && next != ZP_ROUTING && next != ZP_FRAGMENT && next != ZP_AUTH &&
-		    next != ZP_DESTINATION)
-			return ZP_IS_OTHER;
+		if (!zp_is_extension(next))
+			return zp_kind_of(next, also);
 		if (zp_load(skb, packet->at, header, sizeof(header)))
 			return ZP_UNREADABLE;
 		if (next == ZP_FRAGMENT) {
-			if (header[2] || header[3] & 0xf8)
-				return ZP_IS_OTHER;
+			if (header[2] || header[3] & 0xf8) {
+				/* With more extension headers in between, the rest may be UDP's as well. */
+				if (also && zp_is_extension(header[0]))
+					return ZP_IS_UDP_LATER;
+				return zp_kind_of_later(zp_kind_of(header[0], also));
+			}
 			packet->at += 8;
 		} else if (next == ZP_AUTH) {
 			packet->at += (header[1] + 2) * 4;
@@ -115,16 +154,17 @@ static __always_inline int zp_skip_headers(struct __sk_buff *skb, struct zp_pack
 	return ZP_UNREADABLE;
 }
 
-static __always_inline int zp_parse6(struct __sk_buff *skb, struct zp_packet *packet)
+static __always_inline int zp_parse6(struct __sk_buff *skb, struct zp_packet *packet, u8 also)
 {
 	struct zp_header6 header;
 
 	if (zp_load(skb, 0, &header, sizeof(header)))
 		return ZP_UNREADABLE;
 	packet->at = sizeof(header);
+	packet->length = sizeof(header) + zp_ntohs(header.length);
 	zp_copy_ip(packet->flow.src_ip, (u8 *)header.src);
 	zp_copy_ip(packet->flow.dst_ip, (u8 *)header.dst);
-	return zp_skip_headers(skb, packet, header.next);
+	return zp_skip_headers(skb, packet, header.next, also);
 }
 
 static __always_inline int zp_parse_tcp(struct __sk_buff *skb, struct zp_packet *packet)
@@ -139,13 +179,26 @@ static __always_inline int zp_parse_tcp(struct __sk_buff *skb, struct zp_packet 
 	return ZP_IS_TCP;
 }
 
-/* Parse up to the transport header; ZP_IS_OTHER for what is not IP either. */
-static __always_inline int zp_parse(struct __sk_buff *skb, struct zp_packet *packet)
+static __always_inline int zp_parse_udp(struct __sk_buff *skb, struct zp_packet *packet)
+{
+	struct zp_header_udp header;
+
+	if (zp_load(skb, packet->at, &header, sizeof(header)))
+		return ZP_UNREADABLE;
+	packet->flow.src_port = zp_ntohs(header.src);
+	packet->flow.dst_port = zp_ntohs(header.dst);
+	return ZP_IS_UDP;
+}
+
+/* Parse up to the transport header, TCP's or that of `also` (ZP_UDP, or 0 for none); ZP_IS_OTHER for what is
+ * not IP either.
+ */
+static __always_inline int zp_parse(struct __sk_buff *skb, struct zp_packet *packet, u8 also)
 {
 	if (skb->protocol == zp_htons(ZP_ETH_P_IP))
-		return zp_parse4(skb, packet);
+		return zp_parse4(skb, packet, also);
 	if (skb->protocol == zp_htons(ZP_ETH_P_IPV6))
-		return zp_parse6(skb, packet);
+		return zp_parse6(skb, packet, also);
 	return ZP_IS_OTHER;
 }
 

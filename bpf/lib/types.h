@@ -101,12 +101,13 @@ struct zp_podstat {
 	u32 epoch;	 /* tells this entry from one of an earlier enrolment. By user space. */
 };
 
-/* A UDP destination outside the mesh. */
+/* Where UDP of a pod goes outside the mesh. Both ports are 0 for later fragments, which have none. */
 struct zp_udp_key {
 	u64 netns;
 	u8 dst_ip[16] __attribute__((aligned(4)));
-	u16 dst_port;
-	u16 pad[3];
+	u16 dst_port; /* 0 for a client that the pod serves: it has another port every time */
+	u16 src_port; /* then, and only then: the port that the pod serves it from */
+	u16 pad[2];
 };
 
 struct zp_udp {

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from click.testing import Result
 from zproxy_cli import bpf_dump
-from zproxy_cli.bpf_dump import age
 
 from tests.cli.conftest import StartDaemons
 from tests.support.netns import PREFIX, Namespace
@@ -26,26 +25,6 @@ NODE = f"{PREFIX}dump"
 def steering() -> Iterator[Steering]:
     with node_steering("dump") as opened:
         yield opened
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.9, "0s"),
-        (119, "119s"),
-        (120, "2m"),
-        (200, "3m20s"),
-        (3599, "59m"),
-        (10_799, "179m"),
-        (14_700, "4h5m"),
-        (28_800, "8h"),
-        (172_800, "2d"),
-        (183_600, "2d3h"),
-        (864_000, "10d"),
-    ],
-)
-def test_ages_are_kubectl_s(seconds: float, text: str) -> None:
-    assert age(seconds) == text
 
 
 def test_without_the_right_to_read_maps_it_is_a_sentence(zp: Zp, monkeypatch: pytest.MonkeyPatch) -> None:

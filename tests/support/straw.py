@@ -1,15 +1,21 @@
 """Steering with nothing behind it: a node's hooks in the kernel, and the listeners they lead to."""
 
 import socket
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 from tests.support.netns import PREFIX, Namespace
+from zproxy.config import PIN_ROOT
 from zproxy.model import ports
 from zproxy.model.addr import Endpoint, canonical_ip
+from zproxy.steering import source, syscall
+from zproxy.steering.layout import COOKIE, PODSTAT
 from zproxy.steering.objects import open_maps
-from zproxy.steering.pins import NodePins
+from zproxy.steering.pins import NodePins, ensure_bpffs
 from zproxy.steering.steering import PodSteering, Steering, remove
 
 SO_ORIGINAL_DST = 80
@@ -71,6 +77,33 @@ def node_steering(label: str = "bpf") -> Iterator[Steering]:
 
 
 @contextmanager
+def variant_steering(label: str, flags: Sequence[str]) -> Iterator[Steering]:
+    """Like `node_steering`, with programs that are compiled as for a kernel that has just what `flags` say.
+
+    They are signed as this kernel's own, so that they are adopted as they are.
+    """
+    pins = NodePins(f"{PREFIX}{label}")
+    ensure_bpffs(PIN_ROOT)
+    for directory in (pins.maps, pins.programs, pins.links, pins.pods):
+        directory.mkdir(parents=True)
+    script = (
+        "import sys; from pathlib import Path; from zproxy.steering import loader, source;"
+        f"source.cflags = lambda: (*source.CFLAGS, *{tuple(flags)!r});"
+        "loader.load(Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    try:
+        command = [sys.executable, "-c", script, str(pins.maps), str(pins.programs)]
+        subprocess.run(command, cwd=Path(__file__).parents[2], timeout=60, check=True, capture_output=True)
+        objects = open_maps(pins)
+        objects.sign(source.build_hash(source.flatten(source.directory()), source.cflags()))
+        objects.close()
+        with node_steering(label) as steering:
+            yield steering
+    finally:
+        remove(f"{PREFIX}{label}")
+
+
+@contextmanager
 def attached(steering: Steering, pod: Namespace, ips: tuple[str, ...] | None = None) -> Iterator[Straw]:
     """Give `pod` a straw and switch its steering on for the block."""
     with ExitStack() as stack:
@@ -98,6 +131,18 @@ def size_of(name: str, label: str = "bpf") -> int:
     objects = open_maps(NodePins(f"{PREFIX}{label}"))
     try:
         return sum(1 for _ in objects.elements(name))
+    finally:
+        objects.close()
+
+
+def counters_of(pod: Namespace, label: str = "bpf") -> dict[str, int]:
+    """Return what `node_steering(label)` counts of a pod that it steers."""
+    objects = open_maps(NodePins(f"{PREFIX}{label}"))
+    try:
+        key = COOKIE.pack(cookie=pod.netns.cookie())
+        raw = syscall.map_lookup(objects.maps["zp_podstat"], key, PODSTAT.size)
+        assert raw is not None, f"{pod.name} is not steered"
+        return PODSTAT.unpack(raw)
     finally:
         objects.close()
 

@@ -27,8 +27,6 @@ from zproxy.steering.layout import (
     PODSTAT,
     REASONS,
     TUPLE_KEY,
-    UDP,
-    UDP_KEY,
     ConnEntry,
     PodEntry,
     unpack_ip,
@@ -176,28 +174,6 @@ def tuples(maps: NodeMaps) -> list[Row]:
             }
         )
     return sorted(rows, key=lambda row: (row["pod"], row["src"]))
-
-
-def udp(maps: NodeMaps, now_ns: int | None = None) -> list[Row]:
-    """Return a row per UDP destination that a pod's packets went to in the clear, the latest first."""
-    now = time.monotonic_ns() if now_ns is None else now_ns
-    rows = []
-    for key, value in maps.elements("zp_udp"):
-        flow, seen = UDP_KEY.unpack(key), UDP.unpack(value)
-        rows.append(
-            {
-                "pod": maps.pod_name(flow["netns"]),
-                "dst": str(Endpoint(unpack_ip(flow["dst_ip"]), flow["dst_port"])),
-                "dst_ip": unpack_ip(flow["dst_ip"]),
-                "packets": seen["packets"],
-                "bytes": seen["bytes"],
-                "blocked": seen["blocked"],
-                "first_s": round(max(0, now - seen["first_ns"]) / NS, 1),
-                "last_s": round(max(0, now - seen["last_ns"]) / NS, 1),
-                "netns_cookie": flow["netns"],
-            }
-        )
-    return sorted(rows, key=lambda row: row["last_s"])
 
 
 def stats(maps: NodeMaps) -> list[Row]:

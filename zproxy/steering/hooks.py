@@ -46,5 +46,6 @@ HOOKS: Final[Mapping[str, Hook]] = {
     "zp_sockops": Hook("sock_ops", ProgType.SOCK_OPS, AttachType.CGROUP_SOCK_OPS, Place.ROOT),
     "zp_getsockopt": Hook("getsockopt", ProgType.CGROUP_SOCKOPT, AttachType.CGROUP_GETSOCKOPT, Place.OWN),
     "zp_ingress": Hook("tcx_ingress", ProgType.SCHED_CLS, AttachType.TCX_INGRESS, Place.INTERFACE),
+    "zp_egress": Hook("tcx_egress", ProgType.SCHED_CLS, AttachType.TCX_EGRESS, Place.INTERFACE),
     "zp_lookup": Hook("sk_lookup", ProgType.SK_LOOKUP, AttachType.SK_LOOKUP, Place.NETNS),
 }

@@ -79,7 +79,7 @@ PODSTAT: Final = Record(
     "zp_podstat",
     "open:Q opened:Q refused:Q inbound:Q dns:Q udp_packets:Q udp_bytes:Q udp_blocked:Q ports:I epoch:I",
 )
-UDP_KEY: Final = Record("zp_udp_key", "netns:Q dst_ip:16s dst_port:H pad:6s")
+UDP_KEY: Final = Record("zp_udp_key", "netns:Q dst_ip:16s dst_port:H src_port:H pad:4s")
 UDP: Final = Record("zp_udp", "packets:Q bytes:Q blocked:Q first_ns:Q last_ns:Q")
 ALIAS: Final = Record("zp_alias", "netns:Q ip:16s")
 RESOLVER: Final = Record("zp_resolver", "orig:24s used_ns:Q")

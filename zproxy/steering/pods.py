@@ -16,7 +16,7 @@ from zproxy.errors import SteeringError
 from zproxy.model import ports
 from zproxy.model.pod import DEFAULT_OPTIONS, PodOptions
 from zproxy.net.netns import Netns
-from zproxy.steering import links, syscall
+from zproxy.steering import links, syscall, udp
 from zproxy.steering.hooks import HOOKS, Place
 from zproxy.steering.layout import ALIAS, COOKIE, INDEX, MAX_PODS, POD, POD_IP, PODSTAT, PodEntry, pack_ip
 from zproxy.steering.links import Target
@@ -100,6 +100,7 @@ class Pods:
         self._drop_addresses(cookie)
         self._drop_resolvers(cookie)
         syscall.map_delete(self._objects.maps["zp_podstat"], COOKIE.pack(cookie=cookie))
+        udp.forget(self._objects, cookie)
 
     def _entry(self, cookie: int) -> PodEntry | None:
         key = COOKIE.pack(cookie=cookie)

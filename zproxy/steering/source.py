@@ -13,8 +13,17 @@ from typing import Final
 
 import zproxy
 from zproxy.errors import SteeringError
+from zproxy.steering.features import has_tc_cookie
 
-UNITS: Final = ("zp_sock.c", "zp_dns.c", "zp_sockops.c", "zp_sockopt.c", "zp_tc.c", "zp_lookup.c")
+UNITS: Final = (
+    "zp_sock.c",
+    "zp_dns.c",
+    "zp_sockops.c",
+    "zp_sockopt.c",
+    "zp_tc.c",
+    "zp_lookup.c",
+    "zp_egress.c",
+)
 """One compile unit, in this order: all programs share the maps."""
 CFLAGS: Final = (
     "-D__LINUX_BPF_H__",  # bcc brings its own linux/bpf.h; libc's would collide with it
@@ -61,7 +70,8 @@ def _flatten_file(folder: Path, path: Path, seen: set[Path]) -> Iterator[str]:
 
 def cflags(mptcp: Path = MPTCP) -> tuple[str, ...]:
     """Return the compiler flags for the running kernel; they are part of what the programs do."""
-    return (*CFLAGS, "-DZP_HAS_MPTCP") if mptcp.is_dir() else CFLAGS
+    kernel_has = {"-DZP_HAS_MPTCP": mptcp.is_dir(), "-DZP_HAS_TC_COOKIE": has_tc_cookie()}
+    return (*CFLAGS, *(flag for flag, is_there in kernel_has.items() if is_there))
 
 
 def build_hash(text: str, flags: Sequence[str]) -> str:

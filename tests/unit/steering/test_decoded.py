@@ -14,7 +14,7 @@ from zproxy.errors import SteeringError
 from zproxy.steering import decoded, syscall
 from zproxy.steering.decoded import NodeMaps, Row
 from zproxy.steering.info import MapType
-from zproxy.steering.layout import REASONS, UDP, UDP_KEY, pack_ip
+from zproxy.steering.layout import REASONS
 from zproxy.steering.steering import Steering
 
 pytestmark = pytest.mark.root
@@ -80,32 +80,6 @@ def test_a_flow_is_shown_until_the_straw_has_its_connection(
         assert row["dst"] == f"{V4}:81"
         assert row["src"] == f"{pod.ip4}:{waiting.getsockname()[1]}"
         assert row["via"] == f"{pod.ip4}:15001"
-
-
-def test_udp_is_shown_with_ages_the_latest_first(steering: Steering, maps: NodeMaps, pod: Namespace) -> None:
-    second = 1_000_000_000
-    with attached(steering, pod):
-        keys = []
-        for number, last in ((1, 5), (2, 9)):
-            key = UDP_KEY.pack(netns=pod.netns.cookie(), dst_ip=pack_ip(f"203.0.113.{number}"), dst_port=443)
-            value = UDP.pack(packets=2, bytes=100, blocked=1, first_ns=second, last_ns=last * second)
-            syscall.map_update(maps.fd("zp_udp"), key, value)
-            keys.append(key)
-        rows = of(decoded.udp(maps, now_ns=11 * second), pod)
-        assert [(row["dst"], row["first_s"], row["last_s"]) for row in rows] == [
-            ("203.0.113.2:443", 10.0, 2.0),
-            ("203.0.113.1:443", 10.0, 6.0),
-        ]
-        assert (rows[0]["packets"], rows[0]["bytes"], rows[0]["blocked"]) == (2, 100, 1)
-        for key in keys:
-            syscall.map_delete(maps.fd("zp_udp"), key)
-
-
-def test_what_a_namespace_left_that_is_enrolled_no_more_is_nobody_s(maps: NodeMaps) -> None:
-    key = UDP_KEY.pack(netns=1, dst_ip=pack_ip(V4), dst_port=9)
-    syscall.map_update(maps.fd("zp_udp"), key, UDP.pack(packets=1))
-    assert [row["pod"] for row in decoded.udp(maps) if row["netns_cookie"] == 1] == ["?"]
-    syscall.map_delete(maps.fd("zp_udp"), key)
 
 
 def test_stats_are_the_sums_over_all_cpus(steering: Steering, maps: NodeMaps, pod: Namespace) -> None:

@@ -209,9 +209,8 @@ def test_what_is_not_zproxys_is_not_touched(pins: NodePins) -> None:
 
 def link_pins(program: str, cookie: int) -> list[str]:
     pin = HOOKS[program].pin
-    return {"tcx_ingress": [f"{cookie}/tcx_ingress-eth0"], "sk_lookup": [f"{cookie}/sk_lookup"]}.get(
-        pin, [f"links/{pin}"]
-    )
+    of_pod = {"sk_lookup": "sk_lookup", **{hook: f"{hook}-eth0" for hook in ("tcx_ingress", "tcx_egress")}}
+    return [f"{cookie}/{of_pod[pin]}"] if pin in of_pod else [f"links/{pin}"]
 
 
 def running(pins: NodePins, cookie: int) -> dict[str, int]:

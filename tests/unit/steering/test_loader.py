@@ -46,7 +46,7 @@ def test_everything_is_loaded_and_pinned(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("flags", [(), ("-DZP_HAS_MPTCP",)])
+@pytest.mark.parametrize("flags", [(), ("-DZP_HAS_MPTCP",), ("-DZP_HAS_MPTCP", "-DZP_HAS_TC_COOKIE")])
 def test_every_variant_passes_the_verifier(
     flags: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,7 +52,7 @@ def test_attach_writes_everything_and_detach_removes_it(
     assert (entry.ip4, entry.ip6, entry.generation) == (straw.pod.ip4, straw.pod.ip6, 1)
     assert (entry.outbound_port, entry.plaintext_port, entry.hbone_port) == (15001, 15006, 15008)
     assert addresses(objects, wanted.cookie) == set(straw.pod.ips)
-    assert pinned(wanted.cookie) == ["sk_lookup", "tcx_ingress-eth0"]
+    assert pinned(wanted.cookie) == ["sk_lookup", "tcx_egress-eth0", "tcx_ingress-eth0"]
     steering.detach(wanted.cookie)
     assert steering.pods() == []
     assert addresses(objects, wanted.cookie) == set()
@@ -93,7 +93,7 @@ def test_attaching_again_follows_addresses_and_interfaces(
     wanted = enrolled.steering(ips=(pod.ip6, "10.99.0.1"))._replace(interfaces=("eth1.7",))
     steering.attach(wanted)
     assert addresses(objects, wanted.cookie) == {pod.ip6, "10.99.0.1"}
-    assert pinned(wanted.cookie) == ["sk_lookup", "tcx_ingress-eth1%2E7"]
+    assert pinned(wanted.cookie) == ["sk_lookup", "tcx_egress-eth1%2E7", "tcx_ingress-eth1%2E7"]
     assert steering.pods()[0].ip4 == "10.99.0.1"
 
 
@@ -131,7 +131,7 @@ def test_a_failed_update_leaves_the_pod_as_it_was(
         steering.attach(wanted)
     assert steering.pods() == [before]
     assert addresses(objects, before.cookie) == set(enrolled.pod.ips)
-    assert pinned(before.cookie) == ["sk_lookup", "tcx_ingress-eth0"]
+    assert pinned(before.cookie) == ["sk_lookup", "tcx_egress-eth0", "tcx_ingress-eth0"]
     with dial(enrolled.pod, "203.0.113.9", 80):
         Arrival.take(enrolled.outbound).sock.close()
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from zproxy.steering import source
 from zproxy.steering.source import CFLAGS, UNITS, build_hash, cflags, directory, flatten
 
 
@@ -57,6 +58,10 @@ def test_the_hash_follows_text_and_flags() -> None:
     assert build_hash("text", CFLAGS) == base
 
 
-def test_mptcp_is_compiled_in_where_the_kernel_has_it(tmp_path: Path) -> None:
-    assert cflags(tmp_path) == (*CFLAGS, "-DZP_HAS_MPTCP")
+def test_flags_follow_what_the_kernel_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "has_tc_cookie", lambda: False)
     assert cflags(tmp_path / "none") == CFLAGS
+    assert cflags(tmp_path) == (*CFLAGS, "-DZP_HAS_MPTCP")
+    monkeypatch.setattr(source, "has_tc_cookie", lambda: True)
+    assert cflags(tmp_path / "none") == (*CFLAGS, "-DZP_HAS_TC_COOKIE")
+    assert cflags(tmp_path) == (*CFLAGS, "-DZP_HAS_MPTCP", "-DZP_HAS_TC_COOKIE")
