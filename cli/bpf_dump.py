@@ -17,7 +17,7 @@ from zproxy_cli.output import Column, Row, note, output_option, print_rows, say
 from zproxy_cli.session import Session, node_option, pass_session
 
 from zproxy.config import PIN_ROOT
-from zproxy.errors import RequirementError
+from zproxy.errors import RequirementError, SteeringError
 from zproxy.steering import decoded
 from zproxy.steering.decoded import NodeMaps
 from zproxy.steering.handles import pinned_nodes
@@ -127,9 +127,14 @@ def _print(
     nodes = [session.node_name] if session.node_name else pinned_nodes(PIN_ROOT)
     rows: list[Row] = []
     for node in nodes:
-        with decoded.opened(node, PIN_ROOT) as maps:
-            names = workload_names(node) if any(column.key == "workload" for column in columns) else {}
-            rows += [_finished(row, node, names, len(nodes) > 1) for row in read(maps)]
+        names = workload_names(node) if any(column.key == "workload" for column in columns) else {}
+        try:
+            with decoded.opened(node, PIN_ROOT) as maps:
+                rows += [_finished(row, node, names, len(nodes) > 1) for row in read(maps)]
+        except SteeringError as error:
+            if len(nodes) == 1:
+                raise
+            note(f"Warning: node {node} is left out: {error}")
     shown = (Column("NODE", "node"), *columns) if len(nodes) > 1 else columns
     nothing = "Nothing to show." if nodes else "No node has maps pinned here; `zproxy run` makes them."
     print_rows(rows, shown, output, nothing=nothing)

@@ -41,7 +41,7 @@ def commands(text: str) -> Iterator[list[str]]:
     """Yield the words that follow `zproxy` where it is called."""
     for line in code(text):
         if found := re.match(r"(?:\S*/)?zproxy (.+)", line):
-            yield found[1].split()
+            yield found[1].partition(" | ")[0].split()
 
 
 def paths(text: str, tops: Sequence[str]) -> Iterator[str]:
