@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from zproxy.errors import RequirementError
-from zproxy.steering import syscall
+from zproxy.steering import batch, syscall
 from zproxy.steering.hooks import HOOKS
 from zproxy.steering.info import map_info, prog_info
 from zproxy.steering.layout import INDEX, LAYOUT, MAPS, Meta
@@ -44,12 +44,9 @@ class Objects:
         syscall.map_update(self.maps["zp_meta"], _FIRST, Meta(LAYOUT, build).encode())
 
     def elements(self, name: str) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the elements of a hash map; those that go meanwhile are left out."""
+        """Yield the elements of a hash map; those that come or go meanwhile may be among them or not."""
         spec = MAPS[name]
-        for key in syscall.map_keys(self.maps[name], spec.key.size):
-            value = syscall.map_lookup(self.maps[name], key, spec.value.size)
-            if value is not None:
-                yield key, value
+        return batch.elements(self.maps[name], spec.key.size, spec.value.size)
 
     def close_programs(self) -> None:
         """Drop the programs' descriptors."""

@@ -98,6 +98,19 @@ def bpf_fd(command: int, attr: bytes) -> int:
     return _call(command, ctypes.create_string_buffer(attr, ATTR_SIZE))
 
 
+def bpf_code(command: int, attr: bytes) -> tuple[int, bytes]:
+    """Make one bpf(2) call and return its errno, 0 for none, and the attribute as the kernel left it.
+
+    For commands that answer inside the attribute even when they fail.
+    """
+    buffer = ctypes.create_string_buffer(attr, ATTR_SIZE)
+    try:
+        _call(command, buffer)
+    except OSError as error:
+        return error.errno or 0, buffer.raw
+    return 0, buffer.raw
+
+
 def _call(command: int, buffer: ctypes.Array[ctypes.c_char]) -> int:
     result: int = _libc.syscall(BPF_SYSCALL, command, ctypes.addressof(buffer), ATTR_SIZE)
     if result < 0:
