@@ -32,7 +32,7 @@ def facts(pods: int, directory: Path, progress: Callable[[str], None]) -> Iterat
         progress(f"enrolment: {pods} pods")
         yield Fact("enrolment of the first pod after the daemon's start", many.enroll(0), "ms")
         alone = _per_connection(many, 0)
-        small = gauge.held(many.pid)
+        small, kernel_kb = gauge.held(many.pid), gauge.slab_kb()
         numbers = iter(range(1, pods))
         progress("enrolment: running pods")
         yield from _running([_enroll_running(many, next(numbers)) for _ in range(RUNNING)])
@@ -44,14 +44,14 @@ def facts(pods: int, directory: Path, progress: Callable[[str], None]) -> Iterat
         yield Fact("enrolment of a following pod, slowest", max(times), "ms")
         yield Fact(f"enrolment of pod number {pods}", times[-1], "ms", TARGET_MS)
         yield Fact(f"enrolment, median of the last {LAST}", statistics.median(times[-LAST:]), "ms", TARGET_MS)
-        large = gauge.held(many.pid)
-        more = pods - 1
+        large, more = gauge.held(many.pid), pods - 1
+        yield Fact("memory of the kernel for a pod, objects", (gauge.slab_kb() - kernel_kb) / more, "KiB")
         yield Fact("memory of the daemon for a pod", (large.anonymous_kb - small.anonymous_kb) / more, "KiB")
         yield Fact("descriptors of the daemon for a pod", (large.descriptors - small.descriptors) / more, "")
         yield Fact(f"memory of the daemon with {pods} pods", large.anonymous_kb / 1024, "MiB")
         progress(f"enrolment: connections beside {pods} pods")
         yield Fact("CPU of the daemon for a connection, 1 pod", alone, "us")
-        yield Fact(f"CPU of the daemon for a connection, {pods} pods", _per_connection(many, pods - 1), "us")
+        yield Fact(f"CPU of the daemon for a connection, {pods} pods", _per_connection(many, 0), "us")
         yield Fact(f"restart of the daemon with {pods} pods, until it answers", many.restart() * 1e3, "ms")
         times = [many.unenroll(number) for number in range(LAST)]
         yield Fact("unenrolment, median", statistics.median(times), "ms")

@@ -15,10 +15,10 @@ from tests.support.crowd import Crowd, crowd
 pytestmark = [pytest.mark.root, pytest.mark.timeout(400)]
 
 PODS: Final = 200
-GROUP: Final = 20
+GROUP: Final = 40
 """Pods at either end whose enrolments are compared."""
 CONNECTIONS: Final = 5_000
-LARGEST_KB: Final = 64
+LARGEST_KB: Final = 48
 """The daemon's own memory for a pod."""
 DESCRIPTORS: Final = 5
 """Of a pod: its namespace, the way back from it, and three listeners."""
@@ -27,7 +27,7 @@ LARGEST_RISE: Final = 1.5
 """Of an enrolment's time, from the first pods to the last."""
 LARGEST_CONNECTION_RISE: Final = 1.2
 """Of the CPU for a connection, from one pod to PODS: more than the noise of two measurements."""
-SLOWEST_RESTORE_MS: Final = 30
+SLOWEST_RESTORE_MS: Final = 15
 """For each pod of a restart."""
 IDLE_S: Final = 65.0
 """Longer than the period of whatever the daemon looks after by itself: certificates, drift."""
@@ -71,7 +71,8 @@ def check_times(first: float, times: list[float], figure: Figure) -> None:
     figure("enrolment", f"{first:.1f} ms of the first pod, {early:.1f} of the next, {late:.1f} of the last")
     figure("slowest enrolment", f"{max(times):.1f} ms")
     assert late < SLOWEST_MS
-    assert late < early * LARGEST_RISE
+    # Most of it is a wait for the kernel, long or short by chance: the least shows what is the daemon's work.
+    assert min(times[-GROUP:]) < min(times[:GROUP]) * LARGEST_RISE
 
 
 def check_idle(many: Crowd, figure: Figure) -> None:
