@@ -24,7 +24,7 @@ def _stubbed() -> Iterator[Shape]:
     yield from (shape for shape in SHAPES if shape.name in THROUGH)
 
 
-THROUGH: Final = ("passthrough connects x1", "passthrough rr 64B x1")
+THROUGH: Final = ("passthrough connects x1",)
 """Cells in which the real proxy stands where the stub is: what steering costs beside it."""
 MICRO: Final = tuple(_stubbed())
 CONTENDERS: Final = (NONE, EBPF, IPTABLES)

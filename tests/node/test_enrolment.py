@@ -11,7 +11,7 @@ from tests.support.nodes import wait_for
 
 pytestmark = pytest.mark.root
 
-PODS = 3
+PODS = 4
 FOLLOWING_MS = 50
 """What enrolment may take once the daemon has enrolled a pod: the best of several, on a busy machine."""
 
