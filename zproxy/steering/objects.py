@@ -44,7 +44,7 @@ class Objects:
         syscall.map_update(self.maps["zp_meta"], _FIRST, Meta(LAYOUT, build).encode())
 
     def elements(self, name: str) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the elements of a hash map; those that come or go meanwhile may be among them or not."""
+        """Yield the elements of a hash map; those that go meanwhile are left out."""
         spec = MAPS[name]
         return batch.elements(self.maps[name], spec.key.size, spec.value.size)
 

@@ -53,6 +53,7 @@ class Command(IntEnum):
     PROG_QUERY = 16
     BTF_GET_FD_BY_ID = 19
     BTF_GET_NEXT_ID = 23
+    MAP_LOOKUP_BATCH = 24
     LINK_CREATE = 28
     LINK_UPDATE = 29
     LINK_GET_FD_BY_ID = 30
@@ -98,25 +99,21 @@ def bpf_fd(command: int, attr: bytes) -> int:
     return _call(command, ctypes.create_string_buffer(attr, ATTR_SIZE))
 
 
-def bpf_code(command: int, attr: bytes) -> tuple[int, bytes]:
-    """Make one bpf(2) call and return its errno, 0 for none, and the attribute as the kernel left it.
-
-    For commands that answer inside the attribute even when they fail.
-    """
-    buffer = ctypes.create_string_buffer(attr, ATTR_SIZE)
-    try:
-        _call(command, buffer)
-    except OSError as error:
-        return error.errno or 0, buffer.raw
-    return 0, buffer.raw
-
-
 def _call(command: int, buffer: ctypes.Array[ctypes.c_char]) -> int:
     result: int = _libc.syscall(BPF_SYSCALL, command, ctypes.addressof(buffer), ATTR_SIZE)
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     return result
+
+
+def batch_call(command: int, buffer: ctypes.Array[ctypes.c_char]) -> bool:
+    """Make one call of a batch command, which answers inside `buffer`; return whether there is more."""
+    try:
+        _call(command, buffer)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _element_call(command: int, fd: int, key: int, value: int, flags: int = 0) -> None:

@@ -1,8 +1,6 @@
-"""All elements with few system calls: each once, however the map is filled, and while it changes."""
+"""All elements of a map at once."""
 
-import errno
 import struct
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,58 +10,39 @@ from zproxy.steering.info import MapType
 
 pytestmark = pytest.mark.root
 
-ENTRIES = 5000
+STACK = 23
+KINDS = (MapType.HASH, MapType.LRU_HASH)
 
 
-def key(number: int) -> bytes:
-    return struct.pack("=I", number)
+def fill(fd: int, size: int) -> dict[bytes, bytes]:
+    wanted = {struct.pack("=Q", number): struct.pack("=I", number * 7) for number in range(size)}
+    for key, value in wanted.items():
+        syscall.map_update(fd, key, value)
+    return wanted
 
 
-def value(number: int) -> bytes:
-    return struct.pack("=Q", number * 3)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 1000])
+def test_every_element_is_shown_once(kind: MapType, size: int) -> None:
+    with made(Shape(kind, 8, 4, 4096, "zpt_batch")) as fd:
+        wanted = fill(fd, size)
+        found = list(batch.elements(fd, 8, 4, at_once=64))
+        assert dict(found) == wanted
+        assert len(found) == size
+        assert batch.count(fd, 8, 4) == size
 
 
-def fill(fd: int, count: int) -> dict[bytes, bytes]:
-    for number in range(count):
-        syscall.map_update(fd, key(number), value(number))
-    return {key(number): value(number) for number in range(count)}
+def test_elements_may_be_deleted_on_the_way() -> None:
+    with made(Shape(MapType.HASH, 8, 4, 4096, "zpt_batch")) as fd:
+        wanted = fill(fd, 1000)
+        seen = set()
+        for key, _ in batch.elements(fd, 8, 4, at_once=64):
+            seen.add(key)
+            syscall.map_delete(fd, key)
+        assert seen == set(wanted)
+        assert batch.count(fd, 8, 4) == 0
 
 
-@pytest.fixture(params=[MapType.HASH, MapType.LRU_HASH], ids=["hash", "lru"])
-def table(request: pytest.FixtureRequest) -> Iterator[int]:
-    with made(Shape(request.param, 4, 8, 4 * ENTRIES, "zpt_batch")) as fd:
-        yield fd
-
-
-@pytest.mark.parametrize("count", [0, 1, ENTRIES])
-def test_every_element_comes_once(table: int, count: int) -> None:
-    wanted = fill(table, count)
-    found = list(batch.elements(table, 4, 8))
-    assert len(found) == count
-    assert dict(found) == wanted
-
-
-def test_a_bucket_with_more_elements_than_a_call_takes_is_brought_whole(
-    table: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(batch, "CAPACITY", 1)
-    wanted = fill(table, ENTRIES)
-    found = list(batch.elements(table, 4, 8))
-    assert len(found) == ENTRIES
-    assert dict(found) == wanted
-
-
-def test_elements_may_go_while_one_walks(table: int) -> None:
-    wanted = fill(table, ENTRIES)
-    found = {}
-    for name, content in batch.elements(table, 4, 8):
-        found[name] = content
-        assert syscall.map_delete(table, name)
-    assert found == wanted
-    assert list(batch.elements(table, 4, 8)) == []
-
-
-def test_what_is_no_map_is_an_error() -> None:
-    with pytest.raises(OSError, match="Bad file descriptor") as caught:
-        list(batch.elements(1 << 20, 4, 8))
-    assert caught.value.errno == errno.EBADF
+def test_a_map_without_batches_is_an_error() -> None:
+    with made(Shape(STACK, 0, 4, 4, "zpt_stack")) as fd, pytest.raises(OSError, match="524"):  # ENOTSUPP
+        list(batch.elements(fd, 4, 4))
