@@ -12,10 +12,10 @@ BIN := .venv/bin
 # The resolver behind `make lock`: it pins for every Python and machine at once. Nothing else needs it.
 UV := 0.13.9
 
-.PHONY: help install demo bench test test-unit test-root soak lint lint-code lint-format lint-types lint-bpf fmt lock clean clean-root
+.PHONY: help install demo bench bench-steering test test-unit test-root soak lint lint-code lint-format lint-types lint-bpf fmt lock clean clean-root
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: ## Install what is missing: Debian packages (needs root) and .venv with the zproxy command
 	@.ci/bootstrap
@@ -30,6 +30,10 @@ bench: ## Measure zproxy beside Envoy, under 20 minutes (needs root; BENCH_JSON=
 	@.ci/bootstrap bench
 	@BENCH_JSON="$(BENCH_JSON)" $(BIN)/python -m tests.bench $(ARGS)
 
+bench-steering: ## Measure steering beside iptables, enrolment and 200 pods, about 4 minutes (needs root)
+	@.ci/bootstrap bench
+	@BENCH_JSON="$(BENCH_JSON)" $(BIN)/python -m tests.bench.steering $(ARGS)
+
 test: install ## Run every test and check, as CI does (needs root)
 	@$(BIN)/python -m pytest $(ARGS)
 
@@ -39,7 +43,7 @@ test-unit: install ## Run the tests and checks that need neither root nor BPF
 test-root: install ## Run the tests that load BPF and make network namespaces (needs root)
 	@$(BIN)/python -m pytest -m root $(ARGS)
 
-soak: install ## Run the long tests: a million fuzz cases, 200,000 connections, 10,000 idle ones (needs root)
+soak: install ## Run the long tests: a million fuzz cases, 200,000 connections, 10,000 idle, 200 pods (needs root)
 	@$(BIN)/python -m pytest -o "norecursedirs=.*" tests/soak $(ARGS)
 
 lint: lint-code lint-format lint-types lint-bpf ## Check code, format and types; changes nothing

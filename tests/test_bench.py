@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from tests.bench import proc, report
+from tests.bench import ambient, facts, paths, proc, report
 from tests.bench.cells import (
     CONTENDERS,
     HIGHER,
@@ -14,12 +14,14 @@ from tests.bench.cells import (
     SHAPES,
     Raw,
     Results,
+    Row,
     Run,
     Shape,
     chosen,
     contenders_of,
     matches,
 )
+from tests.bench.facts import Fact
 from tests.bench.gates import AIM, GATES, MISS, PASS, Gate, verdicts
 from tests.bench.load import LoadError, window
 
@@ -114,6 +116,62 @@ def test_one_worker_is_compared_with_two() -> None:
 def test_steering_is_compared_with_iptables() -> None:
     [row] = results("steering connects x1 rate", zproxy=[3], iptables=[2], direct=[9]).rows()
     assert (row.ratio, row.against) == (1.5, "iptables")
+
+
+@pytest.mark.parametrize("name", ["steering connects x1 rate", "pinned steering connects x1 rate"])
+def test_who_steers_is_compared_with_who_does_not(name: str) -> None:
+    [row] = measured(name, zproxy=3, iptables=2, direct=6)
+    assert (row.ratio, row.against) == (1.5, "iptables")
+    assert paths.table([row])[1] == [name, "/s", "6", "3", "2", "0.50", "0.33", "1.50"]
+    [alone] = measured(name, zproxy=3)
+    assert paths.table([alone])[1] == [name, "/s", "-", "3", "-", "-", "-", "-"]
+
+
+def test_only_times_and_rates_are_shown_of_the_ways_to_the_proxy() -> None:
+    assert len(paths.table(measured("steering connects x1 p99", zproxy=3))) == 1
+
+
+def test_what_steering_adds_is_the_difference_on_one_core() -> None:
+    rows = [
+        *measured("steering connects x1 p50", zproxy=9, direct=1),
+        *measured(paths.ONE_CORE, zproxy=53, direct=48),
+    ]
+    assert paths.added_us(rows, "zproxy") == 5
+    assert paths.added_us(rows, "iptables") is None
+    assert paths.added_us(rows[:1], "zproxy") is None
+
+
+def test_the_stub_s_cells_are_all_of_contenders_that_steer_or_do_not() -> None:
+    assert {shape.name for shape in paths.MICRO} >= {*paths.THROUGH, "pinned steering connects x1"}
+    for of in paths.MICRO:
+        stubs = set(paths.CONTENDERS) if of.group == "steering" else {"direct", "zproxy"}
+        assert set(contenders_of(of)) & set(paths.CONTENDERS) == stubs
+
+
+def measured(name: str, **values: float) -> list[Row]:
+    """Return the row of one cell, of the benchmark's own or of those of steering."""
+    of = next(shape for shape in (*paths.MICRO, *SHAPES) if name in [cell.name for cell in shape.cells])
+    made = Results()
+    for contender, value in values.items():
+        made.add(of, contender, Run({name: value}))
+    return made.rows()
+
+
+@pytest.mark.parametrize(("value", "limit", "says"), [(49.9, 50, "PASS"), (50, 50, "MISS"), (1, None, "")])
+def test_a_figure_may_have_a_target(value: float, limit: float | None, says: str) -> None:
+    fact = Fact("enrolment", value, "ms", limit)
+    assert fact.says == says
+    assert facts.table([fact])[1] == ["enrolment", "ms", "< 50" if limit else "", says, report.figure(value)]
+    assert facts.as_json([fact]) == [{"name": "enrolment", "value": value, "unit": "ms", "limit": limit}]
+
+
+def test_the_rules_are_a_script_in_which_every_chain_is_jumped_to() -> None:
+    tables = ambient.script().split("COMMIT\n")
+    assert [table.splitlines()[0] for table in tables[:-1]] == ["*raw", "*mangle", "*nat"]
+    for table in tables[:-1]:
+        for hook, chain in (("PREROUTING", "ISTIO_PRERT"), ("OUTPUT", "ISTIO_OUTPUT")):
+            assert f"-A {hook} -j {chain}\n" in table
+            assert f"\n-A {chain} " in table
 
 
 def test_a_contender_that_failed_once_has_an_error_and_no_median() -> None:

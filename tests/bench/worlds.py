@@ -1,11 +1,13 @@
 """Where the contenders run: for each its own two pods, its own proxies, its own app; all of one topology."""
 
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from tests.bench.ambient import redirect
 from tests.bench.load import APP_PORT, app
 from tests.support import envoy_config
 from tests.support.envoy import Envoy
@@ -31,6 +33,8 @@ class World:
         self.target = (server.ip4, APP_PORT)
         self.proxies: dict[str, Node | Envoy] = {}
         self.app_pid = 0
+        self.acting: Callable[[], AbstractContextManager[None]] = nullcontext
+        """What has to be there for the time of a measurement only."""
 
     @property
     def pids(self) -> dict[str, int]:
@@ -175,10 +179,9 @@ class Builder:
         if contender == "direct":
             world.target = (pod.ip4, ports.OUTBOUND)
         elif contender == "iptables":
-            rule = ("OUTPUT", "-p", "tcp", "--dport", str(APP_PORT), "-j", "REDIRECT")
-            pod.execute("iptables", "-t", "nat", "-A", *rule, "--to-ports", str(ports.OUTBOUND))
+            redirect(pod)
         else:
-            self._stack.enter_context(_steered(pod))
+            world.acting = partial(_steered, pod)
 
 
 def _identity(service_account: str) -> SpiffeId:
@@ -194,14 +197,15 @@ def _without(part: Any, name: str) -> Any:
 
 @contextmanager
 def _steered(pod: Namespace) -> Iterator[None]:
-    """Switch our eBPF steering on for `pod`; its listener on 15001 is there already."""
+    """Switch our eBPF steering on for `pod`, whose listener on 15001 is there already, for the block.
+
+    The hooks at the cgroup root see every process: nobody else's figures are to pay for them.
+    """
     with node_steering("bench") as steering, pod.listen(ports.INBOUND_PLAINTEXT) as plaintext:
-        cookie = pod.netns.cookie()
         name = "demo/client"
         steering.attach(
-            PodSteering(pod.netns, cookie, name, name, pod.ips, (pod.interface,), plaintext.fileno())
+            PodSteering(
+                pod.netns, pod.netns.cookie(), name, name, pod.ips, (pod.interface,), plaintext.fileno()
+            )
         )
-        try:
-            yield
-        finally:
-            steering.detach(cookie)
+        yield

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -39,6 +40,35 @@ def test_it_writes_the_cells_that_are_asked_for(tmp_path: Path) -> None:
         assert cell["errors"] == {}
     assert cells["bulk up x1 CPU"]["direct"] is None
     assert "new connections per second" in done.stdout
+
+
+@pytest.mark.timeout(300)
+def test_steering_is_measured_with_enrolment_and_pods(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    arguments = "--rounds 1 --seconds 0.1 --warm 0.05 --pods 31"
+    done = subprocess.run(
+        ["make", "-s", "bench-steering", f"BENCH_JSON={file}", f"ARGS={arguments}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = json.loads(file.read_text())
+    cells = {cell["cell"]: cell for cell in said["cells"]}
+    for name in ("pinned steering connects x1 p50", "steering rr 64B x64 rate"):
+        assert min(cells[name][who] for who in ("zproxy", "direct", "iptables")) > 0
+    assert cells["passthrough connects x1 p50"]["zproxy"] > 0
+    figures = {figure["name"]: figure["value"] for figure in said["figures"]}
+    assert figures["enrolment of pod number 31"] > 0
+    assert figures["their datagrams, none lost"] > 0
+    assert re.search(r"^eBPF adds -?[\d.]+ us to a connection", done.stdout, re.MULTILINE)
+
+
+def test_too_few_pods_are_refused_in_one_sentence() -> None:
+    command = [sys.executable, "-m", "tests.bench.steering", "--pods", "3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (1, "bench: --pods 3 is too few: 31 at least\n")
 
 
 def test_an_interrupt_ends_it_and_everything_that_it_made() -> None:

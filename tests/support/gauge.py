@@ -33,6 +33,12 @@ def _descriptors(proc: Path) -> int:
     return len(os.listdir(proc / "fd"))
 
 
+def slab_kb() -> int:
+    """Return the kernel's memory in objects of all kinds, of the whole machine (proc_meminfo(5))."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Slab:"))
+
+
 def cpu_s(pid: int) -> float:
     """Return the CPU time of all its threads, in seconds and exact to the nanosecond."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
