@@ -14,7 +14,7 @@ from typing import Final
 import zproxy
 from zproxy.errors import SteeringError
 
-UNITS: Final = ("zp_sock.c", "zp_sockops.c", "zp_sockopt.c", "zp_tc.c", "zp_lookup.c")
+UNITS: Final = ("zp_sock.c", "zp_sockops.c", "zp_sockopt.c", "zp_tc.c", "zp_lookup.c", "zp_probe.c")
 """One compile unit, in this order: all programs share the maps."""
 CFLAGS: Final = (
     "-D__LINUX_BPF_H__",  # bcc brings its own linux/bpf.h; libc's would collide with it

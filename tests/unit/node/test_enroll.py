@@ -46,7 +46,9 @@ def enroll(node: Bench, workload: Workload, pod: Namespace) -> Pod:
     netns = Netns.named(pod.name)
     try:
         steering: Any = node.steering
-        return asyncio.run(subject.enroll(workload, netns, steering, node.workers[0], DEFAULT_OPTIONS))
+        return asyncio.run(
+            subject.enroll(workload, subject.Sandbox(netns), steering, node.workers[0], DEFAULT_OPTIONS)
+        )
     except BaseException:
         netns.close()
         raise

@@ -21,11 +21,13 @@ from zproxy import __version__
 from zproxy.identity.ca import LocalCa
 from zproxy.identity.manager import CertificateManager
 from zproxy.model.addr import Endpoint
+from zproxy.model.attach import Attach, ProbeMode
 from zproxy.model.conn import Direction
 from zproxy.model.workload import Protocol
 from zproxy.node.views import Views
 from zproxy.node.workers import PlacedStraw, PodWorker
 from zproxy.observe.connections import Connections
+from zproxy.steering.kubelet import ProbeChoice
 
 CLIENT = "spiffe://cluster.local/ns/demo/sa/client"
 SERVER = "spiffe://cluster.local/ns/demo/sa/server"
@@ -50,7 +52,11 @@ class Stage:
             self._worker(0, plane, plane.connections),
             self._worker(1, plane, self.other),
         ]
-        self.views = Views("node-a", self.workers, manager, self.certificates, lambda: self.mesh)
+        steering: Any = SimpleNamespace(
+            attach_mode=Attach.BOTH,
+            probes=ProbeChoice(ProbeMode.CGROUP, "it was given", Path("/sys/kubelet")),
+        )
+        self.views = Views("node-a", self.workers, manager, self.certificates, lambda: self.mesh, steering)
 
     def _worker(self, number: int, plane: Plane, connections: Connections) -> PodWorker:
         unused: Any = None
