@@ -12,12 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from tests.support.netns import Namespace
 from zproxy.steering import syscall
 from zproxy.steering.cgroups import root_cgroup
 
 PROG_LOAD, PROG_ATTACH, PROG_DETACH, MAP_CREATE = 5, 8, 9, 0
 SOCK_ADDR: Final = 18
 CONNECT4: Final = 10
+XDP: Final = 6
+XDP_HOOK: Final = 37
+XDP_SKB_MODE: Final = 2
 EXCLUSIVE, OVERRIDE, MULTI, PREORDER = 0, 1, 2, 64
 _USER_IP4: Final = 4
 """Offset of user_ip4 in struct bpf_sock_addr."""
@@ -51,6 +55,12 @@ def using_map(map_fd: int) -> bytes:
     return instruction(0x18, 0x11, 0, map_fd) + instruction(0) + passing()
 
 
+def passing_xdp(map_fd: int) -> bytes:
+    """r1 = map; r0 = XDP_PASS: the same for XDP."""
+    passes = instruction(0xB7, 0, 0, 2) + instruction(0x95)
+    return instruction(0x18, 0x11, 0, map_fd) + instruction(0) + passes
+
+
 def load(code: bytes, name: str, kind: int = SOCK_ADDR, attach_type: int = CONNECT4) -> int:
     """Load a program and return its descriptor."""
     text = ctypes.create_string_buffer(code, len(code))
@@ -75,7 +85,7 @@ def load(code: bytes, name: str, kind: int = SOCK_ADDR, attach_type: int = CONNE
 
 def hash_map(name: str, key_size: int, value_size: int) -> int:
     """Make a small hash map and return its descriptor."""
-    attr = struct.pack("=IIIIIIII16s", 1, key_size, value_size, 8, 0, 0, 0, 0, name.encode())
+    attr = struct.pack("=IIIIIII16s", 1, key_size, value_size, 8, 0, 0, 0, name.encode())
     return syscall.bpf_fd(MAP_CREATE, attr)
 
 
@@ -92,6 +102,20 @@ def attached(
                 yield program
             finally:
                 syscall.bpf_fd(PROG_DETACH, struct.pack("=IIII", target, program, attach_type, 0))
+    finally:
+        os.close(program)
+
+
+@contextmanager
+def at_interface(pod: Namespace, code: bytes, name: str) -> Iterator[None]:
+    """Run a program by XDP at a pod's interface for the block."""
+    program = load(code, name, XDP, XDP_HOOK)
+    try:
+        index = pod.run(lambda: socket.if_nametoindex(pod.interface))
+        link = pod.run(lambda: syscall.link_create(program, index, XDP_HOOK, XDP_SKB_MODE))
+        os.close(program)
+        program = link
+        yield
     finally:
         os.close(program)
 

@@ -88,8 +88,8 @@ def overtakers(cgroup: Path, hook: AttachType, ours: int) -> list[str]:
 def _exclusion(cgroup: Path, hook: Hook, found: Attached) -> str:
     return (
         f"the program {found.name or 'without a name'} (id {found.id}) is attached exclusively at {hook.pin} "
-        f"of the cgroup {cgroup}, which shuts zproxy's out; let its owner attach it with BPF_F_ALLOW_MULTI, or "
-        f"take it away: bpftool cgroup detach {cgroup} {hook.pin} id {found.id}"
+        f"of the cgroup {cgroup}, which shuts zproxy's out; let its owner attach it with BPF_F_ALLOW_MULTI, "
+        f"or take it away: bpftool cgroup detach {cgroup} {hook.pin} id {found.id}"
     )
 
 

@@ -61,6 +61,9 @@ def test_the_row_of_an_enrolled_pod_is_what_the_kernel_says(node: Bench, client:
         "dns": False,
         "udp": "audit",
         "fail_open": False,
+        "attach": "root",
+        "cgroup": "",
+        "cgroup_why": "no process is in it",
         "ips": list(client.ips),
         "netns": {
             "path": f"/run/netns/{client.name}",

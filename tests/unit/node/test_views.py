@@ -113,6 +113,8 @@ def test_status_counts_what_was_and_what_is(plane: Plane, stage: Stage) -> None:
     far.close()
     plane.ended(2)
     status = answer(stage.views.status)
+    assert (status["attach"], status["probe_mode"]) == ("both", "cgroup")
+    assert (status["kubelet_cgroup"], status["probe_why"]) == ("/sys/kubelet", "it was given")
     assert (status["connections_open"], status["connections_closed_total"]) == (0, 2)
     assert status["connections_failed_by_reason"] == {}
     assert (status["connections_failed_total"], status["bytes_sent_total"], status["bytes_recv_total"]) == (
