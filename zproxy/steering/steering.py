@@ -219,8 +219,10 @@ def _switch_off(pods: Path) -> None:
 
 
 def _refuse_exclusive(attach: Attach, places: Places) -> None:
-    own = {name: hook for name, hook in HOOKS.items() if hook.place is Place.OWN or hook.serves_daemon}
-    if attach is not Attach.POD:
+    own = {name: hook for name, hook in HOOKS.items() if hook.place is Place.OWN}
+    if attach is Attach.POD:
+        own |= {name: hook for name, hook in HOOKS.items() if hook.serves_daemon}
+    else:
         preflight.refuse_exclusive(places.top, attachment.AT_ROOT)
     for cgroup in preflight.with_ancestors(places.own, places.root):
         preflight.refuse_exclusive(cgroup, own)

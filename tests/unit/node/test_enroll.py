@@ -119,6 +119,29 @@ def test_a_port_in_use_is_named_and_nothing_is_left(node: Bench, pod: Namespace,
 
 
 @pytest.mark.root
+def test_what_is_in_the_way_is_found_before_anything_is_changed(node: Bench, pod: Namespace) -> None:
+    before, files = state_of(pod), open_files()
+    node.steering.finding = SteeringError("Istio redirects the traffic")
+    with pytest.raises(SteeringError, match="Istio redirects"):
+        enroll(node, pod_of("demo/client", pod), pod)
+    assert (state_of(pod), open_files(), node.identities()) == (before, files, [])
+    assert node.steering.calls == []
+
+
+@pytest.mark.root
+def test_steering_gets_the_cgroup_that_was_found(node: Bench, pod: Namespace) -> None:
+    netns = Netns.named(pod.name)
+    steering: Any = node.steering
+    sandbox = subject.Sandbox(netns, 42, "/pods/one")
+    workload = pod_of("demo/client", pod)
+    enrolled = asyncio.run(subject.enroll(workload, sandbox, steering, node.workers[0], DEFAULT_OPTIONS))
+    assert node.steering.examined == [(42, "/pods/one")]
+    assert node.steering.attached[enrolled.cookie].cgroup == Path("/pods/one")
+    assert enrolled.record(None).cgroup == "/pods/one"
+    unenroll(node, enrolled)
+
+
+@pytest.mark.root
 def test_when_the_route_fails_nothing_is_left(node: Bench, pod: Namespace) -> None:
     batch(pod.name, ["rule add fwmark 0x9 lookup 44 priority 32764"])
     before, files = state_of(pod), open_files()

@@ -415,3 +415,16 @@ def test_an_option_that_there_is_not_is_a_sentence(node: Bench, client: Namespac
     with pytest.raises(EnrollError, match="udp is audit or block"):
         node.enroll("demo/client", netns=client.name, options={"udp": "drop"})
     assert node.manager.rows() == []
+
+
+@pytest.mark.root
+def test_a_given_cgroup_is_kept_and_restored(node: Bench, client: Namespace) -> None:
+    row = node.enroll("demo/client", netns=client.name, cgroup="/pods/one")
+    assert (row["attach"], row["cgroup"], row["cgroup_why"]) == ("both", "/pods/one", "it was given")
+    with pytest.raises(EnrollError, match="is enrolled with /pods/one; to change that, unenroll it first"):
+        node.enroll("demo/client", netns=client.name, cgroup="/pods/two")
+    assert not node.enroll("demo/client", netns=client.name)["changed"]
+    restart(node)
+    assert node.steering.examined[-1] == (None, "/pods/one")
+    (row,) = node.manager.rows()
+    assert row["cgroup"] == "/pods/one"

@@ -43,7 +43,7 @@ def test_iptables_chains_of_a_mesh_are_named(pod: Namespace, tool: str, chain: s
 
 def test_nft_tables_of_istio_are_named(pod: Namespace) -> None:
     pod.execute("nft", "add table inet istio-ambient-nat; add chain inet istio-ambient-nat output")
-    with pytest.raises(SteeringError, match="Istio redirects .* istio-ambient-nat"):
+    with pytest.raises(SteeringError, match=r"Istio redirects .* istio-ambient-nat"):
         pod_rules.refuse("demo/pod", pod.netns)
 
 
