@@ -86,7 +86,7 @@ def test_kubelet_reaches_the_app_in_the_clear_and_others_through_the_proxy(stage
             stage.enroll()
             status = stage.node.client.call("status")
             assert (status["probe_mode"], status["kubelet_cgroup"]) == ("cgroup", str(kubelet))
-            assert stage.node.lines(f"probe mode: cgroup {kubelet}")
+            wait_for(lambda: stage.node.lines(f"probe mode: cgroup {kubelet}"), "the line in the log")
             probe, other = stage.dial(kubelet), stage.dial()
             ports = [sock.getsockname()[1] for sock in (probe, other)]
             for sock in (probe, other):
@@ -99,7 +99,7 @@ def test_kubelet_reaches_the_app_in_the_clear_and_others_through_the_proxy(stage
 
 def test_without_a_kubelet_the_log_says_that_nothing_is_exempt(stage: Stage) -> None:
     stage.start()
-    assert stage.node.lines("probe mode: none (no kubelet runs here)")
+    wait_for(lambda: stage.node.lines("probe mode: none (no kubelet runs here)"), "the line in the log")
     assert stage.node.client.call("status")["probe_mode"] == "none"
 
 
