@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from zproxy.errors import ConfigError, SteeringError
 from zproxy.model.attach import ISTIO_PROBE_IPS, ProbeMode, ProbeWish
 from zproxy.steering import netlink
+from zproxy.steering.layout import MAPS
 from zproxy.steering.pod_cgroups import PROC, membership, resolve
 
 USUAL: Final = ("/system.slice/kubelet.service", "/kubelet.slice/kubelet.service", "/kubelet")
@@ -101,6 +102,12 @@ def _by_address(node_ips: tuple[str, ...]) -> ProbeChoice:
             raise ConfigError(f"--node-ip {ip!r} is not an IP address") from None
     chosen = node_ips or host_addresses()
     why = "they were given" if node_ips else "they are the host's"
+    room = MAPS["zp_nodeip"].max_entries - len(ISTIO_PROBE_IPS)
+    if len(chosen) > room:  # kube-proxy in IPVS mode gives the host every service's address
+        raise ConfigError(
+            f"the node has {len(chosen)} addresses, and probe mode node-ip takes {room} at most; name those "
+            "that probes come from with --node-ip"
+        )
     warning = f"everything that comes from {', '.join(chosen)} reaches pods without the proxy, probes or not"
     return ProbeChoice(ProbeMode.NODE_IP, why, None, (*chosen, *ISTIO_PROBE_IPS), warning)
 

@@ -117,6 +117,13 @@ def test_without_given_addresses_they_are_the_hosts(
     assert machine.choose(ProbeWish(ProbeMode.NODE_IP)).node_ips[0] == "192.0.2.7"
 
 
+def test_more_addresses_than_the_map_takes_are_refused(machine: Machine) -> None:
+    many = tuple(f"10.0.{number // 250}.{number % 250}" for number in range(1023))
+    with pytest.raises(ConfigError, match="1023 addresses, and probe mode node-ip takes 1022 at most"):
+        machine.choose(ProbeWish(ProbeMode.NODE_IP, node_ips=many))
+    assert len(machine.choose(ProbeWish(ProbeMode.NODE_IP, node_ips=many[1:])).node_ips) == 1024
+
+
 def test_none_is_none(machine: Machine) -> None:
     machine.process(50, "kubelet", SERVICE)
     assert machine.choose(ProbeWish(ProbeMode.NONE)) == ProbeChoice(ProbeMode.NONE, "it was asked for")
