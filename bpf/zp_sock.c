@@ -9,6 +9,10 @@
  * The destination is podIP:15001, never 127.0.0.1: source address, SO_BINDTODEVICE and sockets bound to the
  * pod's address keep working. With a second daemon on the machine its programs run too; whoever is second
  * finds the pod's own address and passes.
+ *
+ * Where the pod has a cgroup of its own the same programs are attached there too, and run before anything at
+ * the root: somebody else's load balancer at the root does not get to see a service address, we do. Then a
+ * process of the pod comes here twice in one connect(), and the second time changes and counts nothing.
  */
 #include "lib/abi.h"
 #include "lib/addr.h"
@@ -53,12 +57,15 @@ static __always_inline void zp_opened(u64 netns, struct zp_client *client, struc
 		zp_count(ZP_PORTS_SCARCE);
 }
 
-/* Undo `zp_opened`, unless the pod was enrolled anew since: then the socket was never counted. */
+/* Undo `zp_opened`, once, unless the pod was enrolled anew since: then the socket was never counted. */
 static __always_inline void zp_closed(struct zp_client *client)
 {
 	struct zp_podstat *stat = zp_stat_of(client->netns);
 	u64 cookie = client->cookie;
 
+	if (!cookie)
+		return;
+	client->cookie = 0;
 	if (stat && stat->epoch == client->epoch)
 		__sync_fetch_and_add(&stat->open, -1);
 	zp_conn.delete(&cookie);
@@ -121,6 +128,42 @@ static __always_inline void zp_remember(struct bpf_sock *sk, u64 netns, struct z
 		zp_count(ZP_MAP_FULL);
 }
 
+/* Whether the destination is where we sent this very connect() a moment ago: the program at the pod's cgroup
+ * was here before the one at the root. A socket that was steered earlier is no longer dialling.
+ */
+static __always_inline int zp_is_steered(struct bpf_sock *sk, struct zp_client *client)
+{
+	struct zp_client *before = zp_sock.sk_storage_get(sk, 0, 0);
+
+	return before && before->is_dialling && before->via_port == client->orig.port &&
+	       zp_word(before->via.ip, 0) == zp_word(client->orig.ip, 0) &&
+	       zp_word(before->via.ip, 1) == zp_word(client->orig.ip, 1) &&
+	       zp_word(before->via.ip, 2) == zp_word(client->orig.ip, 2) &&
+	       zp_word(before->via.ip, 3) == zp_word(client->orig.ip, 3);
+}
+
+/* Count a decision that the second program of the same connect() will come to as well. Both run on one CPU,
+ * so the socket of the last decision is the note; it serves this count ONLY, since a process from outside the
+ * pod's cgroup runs one program and leaves its note behind.
+ */
+static __always_inline int zp_count_once(struct bpf_sock_addr *ctx, struct zp_pod *pod, u32 reason)
+{
+	u64 cookie = bpf_get_socket_cookie(ctx), *turn;
+	u32 zero = 0;
+
+	if (pod->flags & ZP_POD_TWICE) {
+		turn = zp_turn.lookup(&zero);
+		if (turn && *turn == cookie) {
+			*turn = 0;
+			return 0;
+		}
+		if (turn)
+			*turn = cookie;
+	}
+	zp_count(reason);
+	return 1;
+}
+
 static __always_inline u32 zp_exemption(struct bpf_sock *sk, u64 netns, struct zp_client *client)
 {
 	struct zp_podip *own;
@@ -165,9 +208,11 @@ static __always_inline int __sock_steer_fwd(struct bpf_sock_addr *ctx, struct zp
 		return ZP_REFUSE;
 	client->orig.port = zp_ntohs((__be16)ctx->user_port);
 	client->orig.family = zp_is_ip4(client->orig.ip) ? ZP_AF_INET : ZP_AF_INET6;
+	if (zp_is_steered(sk, client))
+		return ZP_LEAVE;
 	reason = zp_exemption(sk, netns, client);
 	if (reason) {
-		zp_count(reason);
+		zp_count_once(ctx, pod, reason);
 		zp_forget(sk);
 		return ZP_LEAVE;
 	}
@@ -178,11 +223,12 @@ static __always_inline int __sock_steer_fwd(struct bpf_sock_addr *ctx, struct zp
 	}
 	if (!zp_set_via(pod, client)) {
 		/* Without an address nothing could listen; letting it out would be in the clear. */
-		zp_count(ZP_REFUSED_NO_FAMILY);
-		zp_tally(netns, refused, 1);
+		if (zp_count_once(ctx, pod, ZP_REFUSED_NO_FAMILY))
+			zp_tally(netns, refused, 1);
 		bpf_set_retval(-ZP_ENETUNREACH);
 		return ZP_REFUSE;
 	}
+	client->is_dialling = 1;
 	client->cookie = bpf_get_socket_cookie(ctx);
 	zp_remember(sk, netns, client);
 	zp_count(client->orig.family == ZP_AF_INET ? ZP_CAPTURED_V4 : ZP_CAPTURED_V6);

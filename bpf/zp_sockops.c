@@ -4,44 +4,14 @@
  * TCP_CONNECT_CB runs when the source port is chosen and before the SYN leaves, so the entry is there before
  * anyone can look for it. PASSIVE_ESTABLISHED_CB runs before accept() can return the socket; it moves the
  * entry into that socket's own storage, where nothing evicts it. STATE_CB removes what nobody will accept.
+ *
+ * Like the connect programs this one may be attached twice above a socket; the second run finds its work
+ * done.
  */
 #include "lib/abi.h"
 #include "lib/addr.h"
 #include "lib/maps.h"
-
-#define ZP_CG_OK 1
-
-static __always_inline void zp_local_ip(struct bpf_sock_ops *ctx, u8 *ip)
-{
-	if (ctx->family == ZP_AF_INET) {
-		zp_set_ip4(ip, ctx->local_ip4);
-		zp_barrier();
-		return;
-	}
-	zp_word(ip, 0) = ctx->local_ip6[0];
-	zp_word(ip, 1) = ctx->local_ip6[1];
-	zp_word(ip, 2) = ctx->local_ip6[2];
-	zp_word(ip, 3) = ctx->local_ip6[3];
-}
-
-static __always_inline void zp_remote_ip(struct bpf_sock_ops *ctx, u8 *ip)
-{
-	if (ctx->family == ZP_AF_INET) {
-		zp_set_ip4(ip, ctx->remote_ip4);
-		zp_barrier();
-		return;
-	}
-	zp_word(ip, 0) = ctx->remote_ip6[0];
-	zp_word(ip, 1) = ctx->remote_ip6[1];
-	zp_word(ip, 2) = ctx->remote_ip6[2];
-	zp_word(ip, 3) = ctx->remote_ip6[3];
-}
-
-/* The field is in network order and 32 bits wide. */
-static __always_inline u16 zp_remote_port(struct bpf_sock_ops *ctx)
-{
-	return (u16)zp_htonl(ctx->remote_port);
-}
+#include "lib/ops.h"
 
 /* The key of a client's flow, and its storage; 0 when it is none that we steered. */
 static __always_inline struct zp_client *zp_client_flow(struct bpf_sock_ops *ctx, struct zp_tuple_key *key)
@@ -72,6 +42,9 @@ static __always_inline void zp_on_connect(struct bpf_sock_ops *ctx)
 
 	if (!client)
 		return;
+	if (!client->is_dialling)
+		return;
+	client->is_dialling = 0;
 	orig = client->orig;
 	if (zp_tuple.update(&key, &orig))
 		zp_count(ZP_MAP_FULL);
@@ -119,7 +92,8 @@ static __always_inline void zp_on_accept(struct bpf_sock_ops *ctx)
 	key.flow.dst_port = ctx->local_port;
 	found = zp_tuple.lookup(&key);
 	if (!found) {
-		zp_count(ZP_HANDOVER_MISSING);
+		if (!zp_orig.sk_storage_get(sk, 0, 0))
+			zp_count(ZP_HANDOVER_MISSING);
 		return;
 	}
 	orig = *found;

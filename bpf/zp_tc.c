@@ -54,6 +54,21 @@ static __always_inline int zp_has_connection(struct __sk_buff *skb, struct zp_pa
 	return state != ZP_TCP_LISTEN;
 }
 
+/* Whether the packet belongs to a connection that kubelet has begun, or comes from where probes come from.
+ * The note stays until it is old: the ACK that completes a SYN cookie asks again.
+ */
+static __always_inline int zp_is_probe(struct zp_packet *packet)
+{
+	struct zp_flow flow = packet->flow;
+	struct zp_ip src;
+	u64 *begun = zp_probe.lookup(&flow);
+
+	if (begun && bpf_ktime_get_ns() - *begun < ZP_PROBE_NS)
+		return 1;
+	zp_copy_ip(src.ip, packet->flow.src_ip);
+	return zp_nodeip.lookup(&src) != 0;
+}
+
 static __always_inline int zp_record(struct zp_podip *pod, struct zp_packet *packet)
 {
 	u64 netns = pod->netns;
@@ -66,6 +81,10 @@ static __always_inline int zp_record(struct zp_podip *pod, struct zp_packet *pac
 		return ZP_TC_NEXT;
 	if (zp_is_abandoned(entry)) {
 		zp_count(ZP_FAIL_OPEN_IN);
+		return ZP_TC_NEXT;
+	}
+	if (zp_is_probe(packet)) {
+		zp_count(ZP_INBOUND_PROBE);
 		return ZP_TC_NEXT;
 	}
 	if (zp_in.update(&flow, &slot)) {

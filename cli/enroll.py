@@ -16,6 +16,9 @@ COLUMNS = (
     Column("DNS", "dns", is_wide=True),
     Column("UDP", "udp", is_wide=True),
     Column("FAIL-OPEN", "fail_open", is_wide=True),
+    Column("ATTACH", "attach", is_wide=True),
+    Column("CGROUP", "cgroup", is_wide=True),
+    Column("CGROUP-WHY", "cgroup_why", is_wide=True),
     Column("NETNS", "netns", is_wide=True),
     Column("LISTENERS", "listeners", is_wide=True),
 )
@@ -27,6 +30,11 @@ COLUMNS = (
     "--netns", metavar="NAME|PATH", help="The pod's network namespace; default: named NAMESPACE-NAME."
 )
 @click.option("--pid", type=click.IntRange(min=1), help="A process inside the pod, instead of --netns.")
+@click.option(
+    "--cgroup",
+    metavar="PATH",
+    help="The pod's own cgroup (v2); default: looked for by the processes that are in the pod.",
+)
 @click.option("--service-account", metavar="SA", help="Identity to use instead of the workload's own.")
 @click.option("--dns/--no-dns", default=None, help="Bring the pod's DNS to its straw, or leave it alone.")
 @click.option(
@@ -42,7 +50,7 @@ COLUMNS = (
 @output_option
 @node_option
 @pass_session
-def command(
+def command(  # noqa: PLR0913 - one parameter for each option
     session: Session,
     /,
     pod: str,
@@ -50,6 +58,8 @@ def command(
     pid: int | None,
     service_account: str | None,
     output: str,
+    *,
+    cgroup: str | None,
     **options: bool | str | None,
 ) -> None:
     """Take POD (NAMESPACE/NAME) into the mesh: listeners inside it, its TCP steered to them.
@@ -59,6 +69,12 @@ def command(
     chosen = {name: value for name, value in options.items() if value is not None}
     client = session.client_for(pod)
     row = client.call(
-        "enroll", pod=pod, netns=netns, pid=pid, service_account=service_account, options=chosen
+        "enroll",
+        pod=pod,
+        netns=netns,
+        pid=pid,
+        service_account=service_account,
+        options=chosen,
+        cgroup=cgroup,
     )
     print_rows([row], COLUMNS, output)

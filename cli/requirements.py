@@ -143,7 +143,8 @@ def hooks(facts: Facts) -> Check:
         remedy = "its owner must attach it with BPF_F_ALLOW_MULTI or by link"
         return Check("other cgroup hooks", FAILED, f"{named}, attached exclusively", remedy)
     remedy = (
-        "they run in the order of attachment: where one rewrites service addresses, start it after zproxy"
+        "one that rewrites service addresses hides them from pods without a cgroup of their own, unless it "
+        "is attached after zproxy"
     )
     return Check("other cgroup hooks", NOTE, named, remedy)
 

@@ -7,6 +7,7 @@ from zproxy_cli.session import Session, pass_session
 
 from zproxy.config import MAX_BUSY_POLL_US, MAX_WORKERS, STATE_ROOT
 from zproxy.errors import ConfigError
+from zproxy.model.attach import Attach, ProbeMode, ProbeWish
 from zproxy.model.conn import OutboundPolicy
 
 
@@ -60,6 +61,27 @@ from zproxy.model.conn import OutboundPolicy
     show_default=True,
     help="What pods may dial: anything, or nothing that the mesh does not know (it is reset and logged).",
 )
+@click.option(
+    "--attach",
+    type=click.Choice([each.value for each in Attach]),
+    default=Attach.BOTH.value,
+    show_default=True,
+    help="Where the connect programs hang: the cgroup root, each pod's own cgroup, or both.",
+)
+@click.option(
+    "--probe-mode",
+    type=click.Choice([mode.value for mode in ProbeMode]),
+    help="How probes are known, which reach pods in the clear: by kubelet's cgroup (the default where it is "
+    "found), by the node's addresses, or not at all.",
+)
+@click.option("--kubelet-cgroup", metavar="PATH", help="Kubelet's cgroup, where it is not found by itself.")
+@click.option(
+    "--node-ip",
+    "node_ips",
+    multiple=True,
+    metavar="ADDR",
+    help="An address that probes come from with --probe-mode node-ip; repeatable. Default: the host's.",
+)
 @pass_session
 def command(  # noqa: PLR0913 - one parameter for each option
     session: Session,
@@ -71,6 +93,10 @@ def command(  # noqa: PLR0913 - one parameter for each option
     idle_timeout: int,
     busy_poll_us: int,
     outbound_policy: str,
+    attach: str,
+    probe_mode: str | None,
+    kubelet_cgroup: str | None,
+    node_ips: tuple[str, ...],
 ) -> None:
     """Run the daemon of a node until SIGTERM; logs go to stdout. SIGHUP makes it read the mesh again.
 
@@ -91,5 +117,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
         idle_s=idle_timeout,
         busy_poll_us=busy_poll_us,
         outbound_policy=OutboundPolicy(outbound_policy),
+        attach=Attach(attach),
+        probes=ProbeWish(ProbeMode(probe_mode) if probe_mode else None, kubelet_cgroup, node_ips),
     )
     run(options)

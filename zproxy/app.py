@@ -27,6 +27,7 @@ from zproxy.config import RUN_ROOT, Deadlines, Limits
 from zproxy.errors import ConfigError, RequirementError, WorkerFailed
 from zproxy.identity.ca import LocalCa
 from zproxy.identity.manager import CertificateManager
+from zproxy.model.attach import DEFAULT_PROBES, Attach, ProbeWish
 from zproxy.model.conn import OutboundPolicy
 from zproxy.model.workload import Workload
 from zproxy.net.deadline import Waiter
@@ -80,6 +81,8 @@ class Options:
     idle_s: float = 0.0
     busy_poll_us: int = 0
     outbound_policy: OutboundPolicy = OutboundPolicy.ALLOW_ANY
+    attach: Attach = Attach.BOTH
+    probes: ProbeWish = DEFAULT_PROBES
 
 
 def run(options: Options) -> None:
@@ -139,7 +142,7 @@ class Daemon:
         self._loop = asyncio.get_running_loop()
         self._failure: WorkerFailed | None = None
         self._certificates = CertificateManager(LocalCa.open(options.ca_directory))
-        self._steering = Steering.open(options.node)
+        self._steering = Steering.open(options.node, attach=options.attach, probes=options.probes)
         self._drivers: list[Driver] = []
         self._workers = self._make_workers(options, AccessLog(writer))
         self._manager = Manager(options.node, self._mesh, self._steering, self._workers)
@@ -163,7 +166,12 @@ class Daemon:
         self._tasks.append(spawn(self._reload_meshes(), "reload-mesh"))
         self._tasks.append(spawn(self._pressure.watch(self._node), "watch-pressure"))
         views = Views(
-            self._node, self._workers, self._manager, self._certificates, self._mesh, self._pressure
+            self._workers,
+            self._manager,
+            self._certificates,
+            self._mesh,
+            self._pressure,
+            self._steering,
         )
         commands = views.commands() | {
             "enroll": self._manager.enroll,

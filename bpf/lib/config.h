@@ -27,6 +27,14 @@
 #define ZP_MAX_UDP    16384
 #define ZP_MAX_PROBES 16384
 
+/* Addresses of the node that probes come from, in the probe mode that goes by addresses. */
+#define ZP_MAX_NODE_IPS 1024
+
+/* How long after its SYN a flow of kubelet's may still be without a socket in the pod: SYN cookies, and SYNs
+ * that got lost. kubelet gives up earlier.
+ */
+#define ZP_PROBE_NS 60000000000ull
+
 /* Resolvers under an alias: ZP_POD_RESOLVERS for each pod, so that no pod can push out another's. */
 #define ZP_MAX_RESOLVERS 65536
 #define ZP_POD_RESOLVERS 64

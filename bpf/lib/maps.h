@@ -79,6 +79,12 @@ ZP_MAP_FLAGS("hash", struct zp_alias, struct zp_resolver, zp_resolver, ZP_MAX_RE
 /* inbound flow -> when kubelet began it (bpf_ktime_get_ns). Written before its SYN leaves. */
 ZP_MAP("lru_hash", struct zp_flow, u64, zp_probe, ZP_MAX_PROBES);
 
+/* address of this node -> 1: what comes from it is a probe. By user space; empty in other probe modes. */
+ZP_MAP_FLAGS("hash", struct zp_ip, u32, zp_nodeip, ZP_MAX_NODE_IPS, BPF_F_NO_PREALLOC);
+
+/* 0 -> the socket whose connect() a program has just decided upon, on this CPU. See zp_count_once(). */
+ZP_MAP("percpu_array", u32, u64, zp_turn, 1);
+
 /* 0 -> the daemon's last sign of life. Asked only for pods that are to fail open. */
 ZP_MAP("array", u32, struct zp_heart, zp_heart, 1);
 

@@ -15,7 +15,8 @@
 #define ZP_POD_DNS	 (1u << 2) /* DNS goes to dns_port */
 #define ZP_POD_UDP_BLOCK (1u << 3) /* UDP that would leave in the clear is dropped, DNS apart */
 #define ZP_POD_FAIL_OPEN                                                                                     \
-	(1u << 4) /* while no daemon is alive, traffic passes as if the pod were none of ours */
+	(1u << 4)	       /* while no daemon is alive, traffic passes as if the pod were none of ours */
+#define ZP_POD_TWICE (1u << 5) /* the programs are at the pod's cgroup and at the root: each runs twice */
 
 struct zp_pod {
 	u32 flags;
@@ -55,9 +56,9 @@ struct zp_client {
 	struct zp_origin orig;
 	struct zp_ip via;
 	u16 via_port;
-	u16 pad;
-	u32 epoch;  /* of the zp_podstat that counts it as open */
-	u64 cookie; /* its key in zp_conn */
+	u16 is_dialling; /* 1 from connect() until the kernel has chosen the source port */
+	u32 epoch;	 /* of the zp_podstat that counts it as open */
+	u64 cookie;	 /* its key in zp_conn; 0 when the app has closed it */
 	u64 netns;
 };
 

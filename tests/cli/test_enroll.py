@@ -18,7 +18,14 @@ WORKLOADS = [
 
 
 def asked(pod: str, **given: object) -> dict[str, object]:
-    return {"pod": pod, "netns": None, "pid": None, "service_account": None, "options": {}} | given
+    nothing: dict[str, object] = {
+        "netns": None,
+        "pid": None,
+        "service_account": None,
+        "options": {},
+        "cgroup": None,
+    }
+    return {"pod": pod} | nothing | given
 
 
 @pytest.mark.parametrize(
@@ -28,6 +35,7 @@ def asked(pod: str, **given: object) -> dict[str, object]:
         (("--netns", "demo-client"), {"netns": "demo-client"}),
         (("--dns", "--udp", "block"), {"options": {"dns": True, "udp": "block"}}),
         (("--no-dns", "--fail-open"), {"options": {"dns": False, "fail_open": True}}),
+        (("--cgroup", "/kubepods/pod1"), {"cgroup": "/kubepods/pod1"}),
         (("--pid", "42", "--service-account", "other"), {"pid": 42, "service_account": "other"}),
     ],
 )

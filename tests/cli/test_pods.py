@@ -19,6 +19,9 @@ POD = {
     "dns": False,
     "udp": "audit",
     "fail_open": False,
+    "attach": "both",
+    "cgroup": "/sys/fs/cgroup/kubepods/pod1",
+    "cgroup_why": "given",
     "worker": 1,
     "pid": 42,
     "since": "2026-01-01T00:00:00Z",
@@ -35,13 +38,19 @@ def test_pods_are_listed_with_address_and_identity(start: StartDaemons, zp: Call
 def test_wide_shows_namespace_and_listeners(start: StartDaemons, zp: Callable[..., Result]) -> None:
     start(node_a={"pods": [POD]})
     header, row = zp("pods", "-o", "wide").stdout.splitlines()
-    assert header.split()[6:] == ["NETNS", "LISTENERS", "DNS", "UDP", "FAIL-OPEN", "WORKER", "PID", "SINCE"]
+    assert header.split()[6:] == [
+        *("NETNS", "LISTENERS", "DNS", "UDP", "FAIL-OPEN"),
+        *("ATTACH", "CGROUP", "CGROUP-WHY", "WORKER", "PID", "SINCE"),
+    ]
     assert row.split()[6:] == [
         "path=/run/netns/demo-client,inode=7",
         "15001,15006,15008",
         "no",
         "audit",
         "no",
+        "both",
+        "/sys/fs/cgroup/kubepods/pod1",
+        "given",
         "1",
         "42",
         "2026-01-01T00:00:00Z",

@@ -73,7 +73,7 @@ VERDICTS: list[tuple[str, dict[str, Any], str, str, str]] = [
         "only a part",
         "host's cgroup namespace",
     ),
-    ("other cgroup hooks", {"hooks": (LB,)}, NOTE, "cil_sock4_conne (program 12)", "order of attachment"),
+    ("other cgroup hooks", {"hooks": (LB,)}, NOTE, "cil_sock4_conne (program 12)", "attached after zproxy"),
     (
         "other cgroup hooks",
         {"hooks": (LB, LB._replace(name="", is_exclusive=True))},

@@ -126,7 +126,7 @@ def test_port_in_use_inside_the_pod_is_named_and_nothing_is_left(nodes: TwoNodes
     nodes.a.client.call("unenroll", pod="demo/client")
     bare = state_of(nodes)
     squatter = nodes.client.listen(15006)
-    with pytest.raises(ZproxyError, match="port 15006 is in use inside the pod"):
+    with pytest.raises(ZproxyError, match="port 15006 of demo/client is taken: python"):
         nodes.enroll_client()
     squatter.close()
     assert state_of(nodes) == bare

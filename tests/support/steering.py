@@ -15,6 +15,7 @@ from tests.support.netns import Namespace
 from zproxy.config import Deadlines, Limits
 from zproxy.identity.ca import LocalCa
 from zproxy.identity.manager import CertificateManager
+from zproxy.model.attach import Attach, ProbeMode
 from zproxy.model.conn import OutboundPolicy
 from zproxy.model.pod import PodOptions
 from zproxy.model.workload import Workload
@@ -29,6 +30,8 @@ from zproxy.proxy.context import PodContext
 from zproxy.proxy.straw import Straw
 from zproxy.state.policy import allow_all
 from zproxy.state.store import Mesh
+from zproxy.steering.kubelet import ProbeChoice
+from zproxy.steering.pod_cgroups import PodCgroup
 from zproxy.steering.steering import PodSteering
 from zproxy.wire.tls import choose_engine
 
@@ -60,9 +63,22 @@ class FakeSteering:
         """Who called: the real one blocks, so it is NEVER the loop's thread."""
         self.is_closed = False
         self.heart = FakeHeart()
+        self.attach_mode = Attach.BOTH
+        self.probes = ProbeChoice(ProbeMode.NONE, "no kubelet runs here")
+        self.examined: list[tuple[int | None, str | None]] = []
+        """Process and cgroup that each look before an enrolment was given."""
+        self.finding: Exception | None = None
+        """What such a look raises."""
 
     def exempt(self, fd: int) -> None:
         os.fstat(fd)
+
+    def examine(self, name: str, netns: Netns, pid: int | None, cgroup: str | None) -> PodCgroup:
+        self.threads.add(threading.get_ident())
+        self.examined.append((pid, cgroup))
+        if self.finding is not None:
+            raise self.finding
+        return PodCgroup(Path(cgroup), "it was given") if cgroup else PodCgroup(None, "no process is in it")
 
     def attach(self, pod: PodSteering) -> None:
         self.threads.add(threading.get_ident())

@@ -96,7 +96,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
     made = Machine(tmp_path)
     for module in (app, client, manager):
         monkeypatch.setattr(module, "RUN_ROOT", made.run_root)
-    monkeypatch.setattr(app, "Steering", SimpleNamespace(open=lambda node: made.steering))
+    monkeypatch.setattr(app, "Steering", SimpleNamespace(open=lambda node, **_: made.steering))
     monkeypatch.setattr(app, "_name_process", lambda: None)
     monkeypatch.setattr(app, "_raise_file_limit", lambda: None)
     logger = logging.getLogger("zproxy")
@@ -317,7 +317,7 @@ def test_a_bad_mesh_is_a_sentence_with_file_and_line_and_nothing_is_begun(machin
 def test_a_daemon_that_cannot_steer_says_so_and_frees_the_node(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_: str) -> FakeSteering:
+    def refuse(_: str, **__: object) -> FakeSteering:
         raise SteeringError("the verifier says no")
 
     with monkeypatch.context() as patch:

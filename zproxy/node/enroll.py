@@ -10,7 +10,7 @@ import logging
 import os
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from zproxy.errors import EnrollError
 from zproxy.model import ports
@@ -23,6 +23,17 @@ from zproxy.node.workers import PlacedStraw, PodWorker
 from zproxy.steering.steering import PodSteering, Steering
 
 _log = logging.getLogger("zproxy.node")
+
+
+class Sandbox(NamedTuple):
+    """Where a pod is, as enrolment was told."""
+
+    netns: Netns
+    pid: int | None = None
+    """A process in it."""
+    cgroup: str = ""
+    """Its cgroup; empty leaves it to a look at its processes."""
+
 
 FORBIDDEN: Final = {"/proc/self/ns/net": "the daemon's own", "/proc/1/ns/net": "the host's"}
 
@@ -68,16 +79,25 @@ def refuse_own_namespace(netns: Netns) -> None:
 
 
 async def enroll(
-    workload: Workload, netns: Netns, steering: Steering, worker: PodWorker, options: PodOptions
+    workload: Workload,
+    sandbox: Sandbox,
+    steering: Steering,
+    worker: PodWorker,
+    options: PodOptions,
 ) -> Pod:
-    """Take `netns` as the pod of `workload`; its straw is on `worker`.
+    """Take `sandbox` as the pod of `workload`; its straw is on `worker`.
 
-    The returned Pod owns it; on failure nothing is left behind.
+    The returned Pod owns the namespace; on failure nothing is left behind, and what another mesh or daemon
+    has is found before anything is changed.
     """
+    netns = sandbox.netns
     network = PodNetwork(netns)
     async with AsyncExitStack() as undo:
         addresses, interfaces = await asyncio.to_thread(network.addresses)
         _check_addresses(workload, addresses)
+        cgroup = await asyncio.to_thread(
+            steering.examine, workload.pod, netns, sandbox.pid, sandbox.cgroup or None
+        )
         straw = await worker.open_straw(workload, netns)
         undo.push_async_callback(straw.close, "enrolment failed")
         former = await asyncio.to_thread(network.prepare)
@@ -96,11 +116,13 @@ async def enroll(
             plaintext_listener=straw.plaintext_fd,
             options=options,
             source_ports=await asyncio.to_thread(network.source_ports),
+            cgroup=cgroup.path,
         )
         await asyncio.to_thread(steering.attach, steer)
         undo.pop_all()
     pod = Pod(workload, netns, cookie, straw, network, options)
     pod.former_sysctls = former
+    pod.cgroup, pod.given_cgroup = cgroup, sandbox.cgroup
     return pod
 
 

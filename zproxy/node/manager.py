@@ -9,10 +9,12 @@ from typing import Any
 
 from zproxy.config import RUN_ROOT
 from zproxy.errors import EnrollError, ZproxyError
+from zproxy.model.attach import Attach
 from zproxy.model.pod import PodOptions
 from zproxy.model.workload import Protocol, Workload
 from zproxy.net.netns import Netns
 from zproxy.node.enroll import (
+    Sandbox,
     enroll,
     network_restore,
     open_netns,
@@ -56,10 +58,12 @@ class Manager:
         pid: int | None = None,
         service_account: str | None = None,
         options: dict[str, Any] | None = None,
+        cgroup: str | None = None,
     ) -> dict[str, Any]:
         """Enrol `namespace/name`; return its row. Doing it again changes nothing. Raise EnrollError.
 
-        `options` are those of PodOptions; an enrolled pod keeps those that are not given.
+        `options` are those of PodOptions; an enrolled pod keeps those that are not given. `cgroup` names the
+        pod's own, which is looked for otherwise.
         """
         workload = self._workload(pod, service_account)
         handle = open_netns(pod, netns, pid)
@@ -71,6 +75,9 @@ class Manager:
                     raise EnrollError(
                         f"{pod} is enrolled as {present.workload.identity}; to change that, unenroll it first"
                     )
+                if cgroup is not None and cgroup != present.given_cgroup:
+                    at = present.cgroup.path or "no cgroup of its own"
+                    raise EnrollError(f"{pod} is enrolled with {at}; to change that, unenroll it first")
                 has_changed = await self._change(present, options or {})
                 return self.row(present) | {"changed": has_changed}
             chosen = _options(options or {})
@@ -78,12 +85,15 @@ class Manager:
                 self._refuse_taken(handle)
                 if present is not None:  # the same pod in a new sandbox
                     await self._remove(present)
-                enrolled = await self._add(workload, handle, service_account, chosen)
+                sandbox = Sandbox(handle, pid, cgroup or "")
+                enrolled = await self._add(workload, sandbox, service_account, chosen)
             except BaseException:
                 handle.close()
                 raise
         _log.info("enrolled %s in %s as %s", pod, handle, workload.identity)
         _warn(enrolled)
+        own, why = enrolled.cgroup
+        _log.info("cgroup of %s: %s (%s)", pod, own or "none of its own", why)
         return self.row(enrolled) | {"changed": True}
 
     async def unenroll(self, pod: str) -> dict[str, Any]:
@@ -106,7 +116,12 @@ class Manager:
         for record in self._records.load():
             try:
                 await self.enroll(
-                    record.pod, record.netns, None, record.service_account, record.options.as_json()
+                    record.pod,
+                    record.netns,
+                    None,
+                    record.service_account,
+                    record.options.as_json(),
+                    record.cgroup or None,
                 )
             except ZproxyError as error:
                 if _is_there(record):
@@ -148,6 +163,9 @@ class Manager:
             "identity": str(workload.identity),
             "state": "enrolled",
             **pod.options.as_json(),
+            "attach": _attached_at(self._steering.attach_mode, pod),
+            "cgroup": str(pod.cgroup.path or ""),
+            "cgroup_why": pod.cgroup.why,
             "since": pod.since.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "listeners": pod.straw.ports,
             "worker": pod.straw.worker.number,
@@ -199,14 +217,16 @@ class Manager:
         return True
 
     async def _add(
-        self, workload: Workload, netns: Netns, service_account: str | None, options: PodOptions
+        self, workload: Workload, sandbox: Sandbox, service_account: str | None, options: PodOptions
     ) -> Pod:
         earlier = self._records.get(workload.pod)
-        if earlier is not None and earlier.cookie != netns.cookie():  # of a sandbox that is no longer meant
+        if (
+            earlier is not None and earlier.cookie != sandbox.netns.cookie()
+        ):  # of a sandbox that is no longer meant
             await self._forget(earlier)
             earlier = None
         worker = least_loaded(self._workers, (pod.straw for pod in self.pods.values()))
-        pod = await enroll(workload, netns, self._steering, worker, options)
+        pod = await enroll(workload, sandbox, self._steering, worker, options)
         if earlier is not None:
             pod.former_sysctls = earlier.former_sysctls
         try:
@@ -247,6 +267,11 @@ class Manager:
 def _warn(pod: Pod) -> None:
     if pod.options.fail_open:
         _log.warning("%s fails open: without a daemon its traffic passes in the clear", pod.name)
+
+
+def _attached_at(mode: Attach, pod: Pod) -> str:
+    """Return at which cgroups the pod's programs hang: what the mode comes to for a pod without its own."""
+    return mode.value if pod.cgroup.path is not None else Attach.ROOT.value
 
 
 def _options(wanted: dict[str, Any]) -> PodOptions:

@@ -8,6 +8,7 @@ from zproxy.net.netns import Netns
 from zproxy.node.records import Record
 from zproxy.node.routes import PodNetwork
 from zproxy.node.workers import PlacedStraw
+from zproxy.steering.pod_cgroups import PodCgroup
 
 
 class Pod:
@@ -30,6 +31,9 @@ class Pod:
         self.former_sysctls: dict[str, str] = {}
         """Values that come back when the pod leaves."""
         self.options = options
+        self.cgroup = PodCgroup(None, "not looked for")
+        self.given_cgroup = ""
+        """As enrolment asked for it."""
         self.since = datetime.now(UTC)
 
     @property
@@ -40,7 +44,13 @@ class Pod:
     def record(self, service_account: str | None) -> Record:
         """Return what a restarted daemon needs to enrol the pod again as it was asked for."""
         return Record(
-            self.name, self.netns.path, self.cookie, service_account, self.former_sysctls, self.options
+            self.name,
+            self.netns.path,
+            self.cookie,
+            service_account,
+            self.former_sysctls,
+            self.options,
+            self.given_cgroup,
         )
 
     def close(self) -> None:

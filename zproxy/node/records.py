@@ -22,6 +22,8 @@ class Record(NamedTuple):
     former_sysctls: dict[str, str]
     """Values before the first enrolment."""
     options: PodOptions = DEFAULT_OPTIONS
+    cgroup: str = ""
+    """As enrolment asked for it; empty leaves it to a look at the pod's processes."""
 
 
 class Records:

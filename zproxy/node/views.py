@@ -16,6 +16,7 @@ from zproxy.node.pressure import Pressure
 from zproxy.node.workers import PodWorker
 from zproxy.proxy.straw import TunnelView
 from zproxy.state.store import Mesh
+from zproxy.steering.steering import Steering
 
 
 class Views:
@@ -23,19 +24,20 @@ class Views:
 
     def __init__(
         self,
-        node: str,
         workers: Sequence[PodWorker],
         manager: Manager,
         certificates: CertificateManager,
         mesh: Callable[[], Mesh],
         pressure: Pressure,
+        steering: Steering,
     ) -> None:
-        self._node = node
+        self._node = manager.node
         self._workers = workers
         self._manager = manager
         self._certificates = certificates
         self._mesh = mesh
         self._pressure = pressure
+        self._steering = steering
 
     def commands(self) -> dict[str, Command]:
         """Return the commands under the names that the CLI uses."""
@@ -52,12 +54,18 @@ class Views:
         """Return the daemon's own figures, of all workers together and what each has to carry."""
         figures = await asyncio.gather(*(worker.figures() for worker in self._workers))
         reasons = sum((of.reasons for of in figures), Counter[str]())
+        probes = self._steering.probes
         pods = Counter(pod.straw.worker.number for pod in self._manager.pods.values())
         return {
             "node": self._node,
             "version": __version__,
             "pid": os.getpid(),
             "pods": len(self._manager.pods),
+            "attach": self._steering.attach_mode.value,
+            "probe_mode": probes.mode.value,
+            "probe_why": probes.why,
+            "kubelet_cgroup": str(probes.cgroup or ""),
+            "node_ips": list(probes.node_ips),
             "connections_open": sum(of.live for of in figures),
             "connections_opened_total": sum(of.opened for of in figures),
             "connections_closed_total": sum(of.closed for of in figures),

@@ -10,12 +10,15 @@ from zproxy.steering.info import AttachType, ProgType
 class Place(Enum):
     """What a program's link hangs on."""
 
-    ROOT = "the root of the cgroup v2 hierarchy"
-    """So that every process in a pod's netns is steered, also one that came by nsenter."""
+    ROOT = "the root of the cgroup v2 hierarchy, and the pod's own cgroup"
+    """At the root so that every process in a pod's netns is steered, also one that came by nsenter; at the
+    pod's cgroup so that it runs before others' programs at the root. See `zproxy.model.attach`."""
     OWN = "the daemon's own cgroup"
     """The hook makes each getsockopt() below its cgroup copy its value: nobody else is to pay for it."""
     NETNS = "the pod's network namespace"
     INTERFACE = "the pod's interfaces"
+    KUBELET = "kubelet's cgroup"
+    """In probe mode `cgroup` only: what it notes is let past the proxy."""
 
 
 class Hook(NamedTuple):
@@ -25,6 +28,8 @@ class Hook(NamedTuple):
     prog_type: ProgType
     attach_type: AttachType
     place: Place
+    serves_daemon: bool = False
+    """Needed for the daemon's own sockets too: without a link at the root, one hangs on its own cgroup."""
 
 
 HOOKS: Final[Mapping[str, Hook]] = {
@@ -43,9 +48,12 @@ HOOKS: Final[Mapping[str, Hook]] = {
     "zp_sock_release": Hook(
         "sock_release", ProgType.CGROUP_SOCK, AttachType.CGROUP_INET_SOCK_RELEASE, Place.ROOT
     ),
-    "zp_sockops": Hook("sock_ops", ProgType.SOCK_OPS, AttachType.CGROUP_SOCK_OPS, Place.ROOT),
+    "zp_sockops": Hook(
+        "sock_ops", ProgType.SOCK_OPS, AttachType.CGROUP_SOCK_OPS, Place.ROOT, serves_daemon=True
+    ),
     "zp_getsockopt": Hook("getsockopt", ProgType.CGROUP_SOCKOPT, AttachType.CGROUP_GETSOCKOPT, Place.OWN),
     "zp_ingress": Hook("tcx_ingress", ProgType.SCHED_CLS, AttachType.TCX_INGRESS, Place.INTERFACE),
     "zp_egress": Hook("tcx_egress", ProgType.SCHED_CLS, AttachType.TCX_EGRESS, Place.INTERFACE),
     "zp_lookup": Hook("sk_lookup", ProgType.SK_LOOKUP, AttachType.SK_LOOKUP, Place.NETNS),
+    "zp_kubelet": Hook("kubelet", ProgType.SOCK_OPS, AttachType.CGROUP_SOCK_OPS, Place.KUBELET),
 }

@@ -15,7 +15,7 @@ import os
 from zproxy.errors import SteeringError
 from zproxy.steering import build, links, source, syscall
 from zproxy.steering.former import set_aside
-from zproxy.steering.hooks import HOOKS, Place
+from zproxy.steering.hooks import HOOKS
 from zproxy.steering.layout import COOKIE, LAYOUT
 from zproxy.steering.objects import Objects, Outdated, Unusable, open_maps, open_programs
 from zproxy.steering.pins import NodePins, entries, remove_tree
@@ -117,14 +117,12 @@ def _upgrade(pins: NodePins, objects: Objects, wanted: str) -> None:
 
 def _refresh(pins: NodePins, objects: Objects) -> None:
     """Let every link that is pinned run this build's program."""
-    for name, hook in HOOKS.items():
-        if hook.place in (Place.ROOT, Place.OWN):
-            links.refresh(pins.links / hook.pin, objects.programs[name])
-            continue
-        for directory in pins.pod_directories():
-            for pin in entries(directory):
-                if pin.name.partition("-")[0] == hook.pin:
-                    links.refresh(pin, objects.programs[name])
+    programs = {hook.pin: objects.programs[name] for name, hook in HOOKS.items()}
+    for directory in (pins.links, *pins.pod_directories()):
+        for pin in entries(directory):
+            program = programs.get(pin.name.partition("-")[0])
+            if program is not None:
+                links.refresh(pin, program)
 
 
 def _replace(pins: NodePins, finding: Unusable) -> None:

@@ -23,6 +23,7 @@ POD_IP6: Final = 2
 POD_DNS: Final = 4
 POD_UDP_BLOCK: Final = 8
 POD_FAIL_OPEN: Final = 16
+POD_TWICE: Final = 32
 ENABLED: Final = struct.pack("=I", 1)
 """The value of zp_exempt."""
 
@@ -69,7 +70,7 @@ POD: Final = Record(
 IP: Final = Record("zp_ip", "ip:16s")
 POD_IP: Final = Record("zp_podip", "netns:Q slot:I hbone_port:H pad:H")
 ORIGIN: Final = Record("zp_origin", "ip:16s port:H family:H pad:I")
-CLIENT: Final = Record("zp_client", "orig:24s via:16s via_port:H pad:H epoch:I cookie:Q netns:Q")
+CLIENT: Final = Record("zp_client", "orig:24s via:16s via_port:H is_dialling:H epoch:I cookie:Q netns:Q")
 CONN: Final = Record(
     "zp_conn", "netns:Q started_ns:Q orig_ip:16s src_ip:16s orig_port:H src_port:H family:H pad:H"
 )
@@ -150,6 +151,8 @@ MAPS: Final[Mapping[str, MapSpec]] = {
     "zp_udp": MapSpec(MapType.LRU_HASH, UDP_KEY, UDP, 16384),
     "zp_resolver": MapSpec(MapType.HASH, ALIAS, RESOLVER, 65536, _NO_PREALLOC),
     "zp_probe": MapSpec(MapType.LRU_HASH, FLOW, COOKIE, 16384),
+    "zp_nodeip": MapSpec(MapType.HASH, IP, INDEX, 1024, _NO_PREALLOC),
+    "zp_turn": MapSpec(MapType.PERCPU_ARRAY, INDEX, COOKIE, 1),
     "zp_heart": MapSpec(MapType.ARRAY, INDEX, HEART, 1),
     "zp_stats": MapSpec(MapType.PERCPU_ARRAY, INDEX, COOKIE, len(REASONS)),
     "zp_meta": MapSpec(MapType.ARRAY, INDEX, META, 1),
@@ -171,6 +174,8 @@ class PodEntry(NamedTuple):
     hbone_port: int
     dns_port: int = 0
     options: PodOptions = DEFAULT_OPTIONS
+    is_twice: bool = False
+    """Whether the programs hang at the pod's own cgroup and at the root: its processes run each twice."""
 
     def key(self) -> bytes:
         """Return the key in zp_pods."""
@@ -179,7 +184,10 @@ class PodEntry(NamedTuple):
     def value(self) -> bytes:
         """Return the value in zp_pods; long texts are cut and stay zero-terminated."""
         return POD.pack(
-            flags=(POD_IP4 if self.ip4 else 0) | (POD_IP6 if self.ip6 else 0) | _flags_of(self.options),
+            flags=(POD_IP4 if self.ip4 else 0)
+            | (POD_IP6 if self.ip6 else 0)
+            | _flags_of(self.options)
+            | (POD_TWICE if self.is_twice else 0),
             generation=self.generation,
             slot=self.slot,
             outbound_port=self.outbound_port,
@@ -209,6 +217,7 @@ class PodEntry(NamedTuple):
             hbone_port=pod["hbone_port"],
             dns_port=pod["dns_port"],
             options=_options_of(pod["flags"]),
+            is_twice=bool(pod["flags"] & POD_TWICE),
         )
 
 

@@ -131,7 +131,7 @@ def _refusal(hook: Hook, target: Target, error: OSError) -> SteeringError | Requ
     what = f"cannot attach {hook.attach_type.name} at {target.name}"
     if hook.place is Place.INTERFACE and error.errno == errno.EINVAL:
         return RequirementError(f"{what}: TCX links need Linux 6.6 or newer, this is {os.uname().release}")
-    if hook.place in (Place.ROOT, Place.OWN) and error.errno == errno.EPERM:
+    if hook.place in (Place.ROOT, Place.OWN, Place.KUBELET) and error.errno == errno.EPERM:
         return SteeringError(
             f"{what}: another program is attached there exclusively; `bpftool cgroup tree` shows whose it is"
         )

@@ -10,13 +10,15 @@ import time
 from collections.abc import Iterator, Set
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from zproxy.errors import SteeringError
 from zproxy.model import ports
 from zproxy.model.pod import DEFAULT_OPTIONS, PodOptions
 from zproxy.net.netns import Netns
-from zproxy.steering import links, syscall, udp
+from zproxy.steering import attachment, links, syscall, udp
+from zproxy.steering.attachment import AT_ROOT
 from zproxy.steering.hooks import HOOKS, Place
 from zproxy.steering.layout import ALIAS, COOKIE, INDEX, MAX_PODS, POD, POD_IP, PODSTAT, PodEntry, pack_ip
 from zproxy.steering.links import Target
@@ -48,6 +50,8 @@ class PodSteering(NamedTuple):
     options: PodOptions = DEFAULT_OPTIONS
     source_ports: int = 0
     """Size of the pod's ephemeral range, 0 when it is not known."""
+    cgroup: Path | None = None
+    """Its own, to attach at; None leaves it to the root."""
 
 
 class Pods:
@@ -63,13 +67,13 @@ class Pods:
         """Return the pods that are switched on, by cookie."""
         return sorted(PodEntry.decode(key, value) for key, value in self._objects.elements("zp_pods"))
 
-    def attach(self, pod: PodSteering) -> None:
+    def attach(self, pod: PodSteering, *, is_at_root: bool = True) -> None:
         """Switch on, or bring what is on up to date; raise SteeringError after undoing what was begun.
 
         A pod that was on stays on throughout, and stays on when an update of it fails.
         """
         before = self._entry(pod.cookie)
-        entry = self._new_entry(pod, before)
+        entry = self._new_entry(pod, before)._replace(is_twice=is_at_root and pod.cgroup is not None)
         with ExitStack() as undo:
             self._put_addresses(pod, entry, undo)
             self._put_listener(pod, entry, undo)
@@ -79,7 +83,7 @@ class Pods:
                 syscall.map_update(self._objects.maps["zp_pods"], entry.key(), entry.value())
             undo.pop_all()
         self._drop_addresses(pod.cookie, keep=pod.ips)
-        self._drop_links(pod.cookie, keep={HOOKS[LOOKUP].pin, *_interface_pins(pod.interfaces)})
+        self._drop_links(pod.cookie, keep=_pins_of(pod))
 
     def choose(self, cookie: int, options: PodOptions) -> None:
         """See Steering."""
@@ -192,11 +196,19 @@ class Pods:
         with _saying(f"cannot make {directory}"):
             directory.mkdir(mode=0o700, exist_ok=True)
         undo.callback(_remove_if_empty, self._pins, pod.cookie)
+        if pod.cgroup is not None:
+            self._put_cgroup_links(pod, pod.cgroup, undo)
         self._put_link(pod, HOOKS[LOOKUP].pin, LOOKUP, self._lookup_target(pod), undo)
         for interface in pod.interfaces:
             for program in AT_INTERFACES:
                 target = self._interface_target(pod, program, interface)
                 self._put_link(pod, interface_pin(HOOKS[program].pin, interface), program, target, undo)
+
+    def _put_cgroup_links(self, pod: PodSteering, cgroup: Path, undo: ExitStack) -> None:
+        for name, hook in AT_ROOT.items():
+            pin = self._pins.pod(pod.cookie) / hook.pin
+            if attachment.ensure(pin, hook, self._objects.programs[name], cgroup):
+                undo.callback(links.release, pin)
 
     def _put_link(self, pod: PodSteering, pin: str, program: str, target: Target, undo: ExitStack) -> None:
         path = self._pins.pod(pod.cookie) / pin
@@ -243,8 +255,12 @@ class Pods:
                 syscall.map_delete(self._objects.maps["zp_podip"], key)
 
 
-def _interface_pins(interfaces: tuple[str, ...]) -> set[str]:
-    return {interface_pin(HOOKS[name].pin, each) for name in AT_INTERFACES for each in interfaces}
+def _pins_of(pod: PodSteering) -> set[str]:
+    at_interfaces = {
+        interface_pin(HOOKS[name].pin, each) for name in AT_INTERFACES for each in pod.interfaces
+    }
+    at_cgroup = {hook.pin for hook in AT_ROOT.values()} if pod.cgroup is not None else set()
+    return {HOOKS[LOOKUP].pin} | at_interfaces | at_cgroup
 
 
 def _destination(ips: tuple[str, ...], version: int) -> str:

@@ -23,6 +23,7 @@ UNITS: Final = (
     "zp_tc.c",
     "zp_lookup.c",
     "zp_egress.c",
+    "zp_probe.c",
 )
 """One compile unit, in this order: all programs share the maps."""
 CFLAGS: Final = (

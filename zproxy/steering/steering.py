@@ -4,53 +4,87 @@ Everything that decides lives in the kernel and is pinned; this object holds des
 enrolled pods stay steered: towards closed listeners, so they are refused and NEVER in the clear.
 """
 
+import logging
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from zproxy.config import PIN_ROOT
 from zproxy.errors import RequirementError, SteeringError
+from zproxy.model.attach import DEFAULT_PROBES, Attach, ProbeMode, ProbeWish
 from zproxy.model.pod import PodOptions
-from zproxy.steering import cgroups, links, syscall
+from zproxy.net.netns import Netns
+from zproxy.steering import attachment, cgroups, kubelet, links, preflight, syscall
 from zproxy.steering.cpus import possible_cpus
 from zproxy.steering.exemption import Exemption
 from zproxy.steering.former import Former
 from zproxy.steering.heart import Heart
-from zproxy.steering.hooks import HOOKS, Hook, Place
+from zproxy.steering.hooks import HOOKS, Place
 from zproxy.steering.install import install
-from zproxy.steering.layout import COOKIE, INDEX, REASONS, ConnEntry, PodEntry
-from zproxy.steering.links import Program, Target
+from zproxy.steering.kubelet import ProbeChoice
+from zproxy.steering.layout import COOKIE, ENABLED, INDEX, IP, REASONS, ConnEntry, PodEntry, pack_ip
 from zproxy.steering.objects import Objects
 from zproxy.steering.pins import NodePins, ensure_bpffs, entries, remove_tree
+from zproxy.steering.pod_cgroups import PodCgroup, Search
 from zproxy.steering.pods import Pods, PodSteering
 
+_log = logging.getLogger(__name__)
+
 __all__ = ["PodEntry", "PodSteering", "Steering", "remove"]
+
+
+class Places(NamedTuple):
+    """The cgroups of a node."""
+
+    top: Path
+    """Where what is for the root hangs: the root, or what stands in for it."""
+    root: Path
+    own: Path
 
 
 class Steering:
     """One node's steering. `exempt` is for any thread; the other methods block for milliseconds."""
 
-    def __init__(self, pins: NodePins, objects: Objects) -> None:
+    def __init__(
+        self, pins: NodePins, objects: Objects, attach: Attach, places: "Places", probes: ProbeChoice
+    ) -> None:
         """Take over `objects`; use `Steering.open`."""
+        self._pins = pins
         self._objects = objects
         self._pods = Pods(pins, objects)
         self._former = Former(pins)
         self._cpus = possible_cpus()
+        self._places = places
+        self.attach_mode = attach
+        self.probes = probes
         self.exempt = Exemption(objects.maps["zp_exempt"])
         """Call it with the descriptor of a socket that the proxy will connect; costs a microsecond or two."""
         self.heart = Heart(objects.maps["zp_heart"])
 
     @classmethod
-    def open(cls, node: str, *, pin_root: Path = PIN_ROOT, cgroup: Path | None = None) -> "Steering":
+    def open(
+        cls,
+        node: str,
+        *,
+        pin_root: Path = PIN_ROOT,
+        cgroup: Path | None = None,
+        attach: Attach = Attach.BOTH,
+        probes: ProbeWish = DEFAULT_PROBES,
+    ) -> "Steering":
         """Adopt what is pinned for `node`, or compile and load it, and attach what serves all pods.
 
         `cgroup` stands in for the root of the hierarchy. Blocks for a second at most, for some milliseconds
-        when it adopts. Raise RequirementError when the machine lacks something, else SteeringError.
+        when it adopts. Raise RequirementError when the machine lacks something, ConfigError for a wish that
+        cannot be had, else SteeringError; an exclusive attachment is found before anything is changed.
         """
         if os.geteuid() != 0:
             raise RequirementError("steering needs root (CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN); use sudo")
         root = cgroups.root_cgroup()
-        own = cgroups.own_cgroup(root)
+        places = Places(cgroup or root, root, cgroups.own_cgroup(root))
+        chosen = kubelet.choose(probes, root)
+        _refuse_exclusive(attach, places)
         ensure_bpffs(pin_root)
         pins = NodePins(node, pin_root)
         try:
@@ -58,21 +92,46 @@ class Steering:
         except OSError as error:
             raise SteeringError(f"cannot use the pins in {pins.directory}: {error}") from error
         try:
-            _attach_hooks(pins, objects, {Place.ROOT: cgroup or root, Place.OWN: own})
-            steering = cls(pins, objects)
-            steering._former.collect()
-            return steering
+            attachment.attach_node(pins, objects, attach, places.top, places.own)
+            attachment.attach_kubelet(pins, objects, chosen.cgroup)
+            _write_node_ips(objects, chosen.node_ips)
+            opened = cls(pins, objects, attach, places, chosen)
+            opened._leave_root()
+            opened._former.collect()
         except BaseException:
             objects.close()
             raise
+        _tell(opened)
+        return opened
+
+    def examine(self, name: str, netns: Netns, pid: int | None, cgroup: str | None) -> PodCgroup:
+        """Look whether a pod can be steered, and return which cgroup is its own; changes nothing.
+
+        `pid` is a process in it and `cgroup` its cgroup, where somebody said so. Raise SteeringError when
+        another mesh or daemon has the pod, or when `--attach pod` has nothing to attach to.
+        """
+        found = self._cgroup_of(netns, pid, cgroup)
+        if self.attach_mode is Attach.POD and found.path is None:
+            raise SteeringError(
+                f"{name} has no cgroup of its own in cgroup v2 ({found.why}), and this daemon attaches at "
+                "pods' cgroups only; name it with --cgroup PATH, or run the daemon with --attach both"
+            )
+        where = [] if self.attach_mode is Attach.POD else [self._places.top]
+        if found.path is not None:
+            where = [*preflight.with_ancestors(found.path, self._places.root)]
+        preflight.refuse_other_owners(name, netns, netns.cookie(), where, self._pins)
+        return found
 
     def attach(self, pod: PodSteering) -> None:
         """Switch steering on for a pod whose listeners accept already, or bring it up to date.
 
         Undoes itself and raises SteeringError on failure. Connections that exist are left alone.
         """
-        self._pods.attach(pod)
+        self._pods.attach(pod, is_at_root=self.attach_mode is not Attach.POD)
         self._former.release(pod.cookie)
+        self._leave_root()
+        if pod.cgroup is not None:
+            self._tell_overtakers(pod.name, pod.cgroup)
 
     def choose(self, cookie: int, options: PodOptions) -> None:
         """Give a pod that is on other options, in one step; raise SteeringError when it is not on."""
@@ -82,6 +141,7 @@ class Steering:
         """Switch steering off for a pod; idempotent, and fine when its namespace has gone."""
         self._pods.detach(cookie)
         self._former.release(cookie)
+        self._leave_root()
 
     def pods(self) -> list[PodEntry]:
         """Return the pods that the kernel steers now, by cookie."""
@@ -99,6 +159,30 @@ class Steering:
     def close(self) -> None:
         """Drop the descriptors and leave everything pinned and attached; idempotent."""
         self._objects.close()
+
+    def _cgroup_of(self, netns: Netns, pid: int | None, cgroup: str | None) -> PodCgroup:
+        if self.attach_mode is Attach.ROOT:
+            return PodCgroup(None, "the daemon attaches at the root alone")
+        search = Search(netns, self._places.root, self._places.own)
+        if cgroup is not None:
+            return search.given(cgroup)
+        return search.by_processes() if pid is None else search.of_process(pid)
+
+    def _leave_root(self) -> None:
+        """With `--attach pod`, drop what an earlier daemon has at the root, once no pod depends on it."""
+        if self.attach_mode is not Attach.POD or not attachment.has_root(self._pins):
+            return
+        held = [pod.name for pod in self.pods() if not attachment.has_pod(self._pins, pod.cookie)]
+        if held:
+            _log.warning("the links at the root stay as long as they alone steer %s", ", ".join(held))
+        else:
+            attachment.release_root(self._pins)
+
+    def _tell_overtakers(self, name: str, cgroup: Path) -> None:
+        hook, program = HOOKS["zp_connect4"], self._objects.programs["zp_connect4"]
+        before = preflight.overtakers(cgroup, hook.attach_type, program.id)
+        if before:
+            _log.warning("%s run before zproxy in %s and may hide service addresses", ", ".join(before), name)
 
     def _count(self, number: int) -> int:
         size = COOKIE.size * self._cpus
@@ -142,24 +226,31 @@ def _switch_off(pods: Path) -> None:
         os.close(fd)
 
 
-def _attach_hooks(pins: NodePins, objects: Objects, places: dict[Place, Path]) -> None:
-    """Attach what serves all pods. One that hangs elsewhere (the daemon has changed cgroups) is made anew."""
-    for name, hook in HOOKS.items():
-        if hook.place in places:
-            _attach_hook(pins.links / hook.pin, hook, objects.programs[name], places[hook.place])
+def _refuse_exclusive(attach: Attach, places: Places) -> None:
+    own = {name: hook for name, hook in HOOKS.items() if hook.place is Place.OWN}
+    if attach is Attach.POD:
+        own |= {name: hook for name, hook in HOOKS.items() if hook.serves_daemon}
+    else:
+        preflight.refuse_exclusive(places.top, attachment.AT_ROOT)
+    for cgroup in preflight.with_ancestors(places.own, places.root):
+        preflight.refuse_exclusive(cgroup, own)
 
 
-def _attach_hook(pin: Path, hook: Hook, program: Program, cgroup: Path) -> None:
-    try:
-        fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise SteeringError(f"cannot open the cgroup {cgroup}: {os.strerror(error.errno or 0)}") from error
-    try:
-        target = Target(
-            number=os.fstat(fd).st_ino,
-            name=f"the cgroup {cgroup}",
-            attach=lambda: syscall.link_create(program.fd, fd, hook.attach_type),
-        )
-        links.ensure(pin, hook, program, target)
-    finally:
-        os.close(fd)
+def _write_node_ips(objects: Objects, ips: Sequence[str]) -> None:
+    """Let the map have these addresses and no others."""
+    table, wanted = objects.maps["zp_nodeip"], {pack_ip(ip) for ip in ips}
+    for ip in wanted:
+        syscall.map_update(table, ip, ENABLED)
+    for ip in list(syscall.map_keys(table, IP.size)):
+        if ip not in wanted:
+            syscall.map_delete(table, ip)
+
+
+def _tell(opened: Steering) -> None:
+    """Say in the log what is in force."""
+    chosen = opened.probes
+    _log.info("attached at: %s", opened.attach_mode.value)
+    of = {ProbeMode.CGROUP: f" {chosen.cgroup}", ProbeMode.NODE_IP: f" {', '.join(chosen.node_ips)}"}
+    _log.info("probe mode: %s%s (%s)", chosen.mode.value, of.get(chosen.mode, ""), chosen.why)
+    if chosen.warning:
+        _log.warning("%s", chosen.warning)

@@ -46,7 +46,9 @@ def enroll(node: Bench, workload: Workload, pod: Namespace) -> Pod:
     netns = Netns.named(pod.name)
     try:
         steering: Any = node.steering
-        return asyncio.run(subject.enroll(workload, netns, steering, node.workers[0], DEFAULT_OPTIONS))
+        return asyncio.run(
+            subject.enroll(workload, subject.Sandbox(netns), steering, node.workers[0], DEFAULT_OPTIONS)
+        )
     except BaseException:
         netns.close()
         raise
@@ -114,6 +116,29 @@ def test_a_port_in_use_is_named_and_nothing_is_left(node: Bench, pod: Namespace,
         assert open_files() == files
     assert node.identities() == []
     assert node.steering.calls == []
+
+
+@pytest.mark.root
+def test_what_is_in_the_way_is_found_before_anything_is_changed(node: Bench, pod: Namespace) -> None:
+    before, files = state_of(pod), open_files()
+    node.steering.finding = SteeringError("Istio redirects the traffic")
+    with pytest.raises(SteeringError, match="Istio redirects"):
+        enroll(node, pod_of("demo/client", pod), pod)
+    assert (state_of(pod), open_files(), node.identities()) == (before, files, [])
+    assert node.steering.calls == []
+
+
+@pytest.mark.root
+def test_steering_gets_the_cgroup_that_was_found(node: Bench, pod: Namespace) -> None:
+    netns = Netns.named(pod.name)
+    steering: Any = node.steering
+    sandbox = subject.Sandbox(netns, 42, "/pods/one")
+    workload = pod_of("demo/client", pod)
+    enrolled = asyncio.run(subject.enroll(workload, sandbox, steering, node.workers[0], DEFAULT_OPTIONS))
+    assert node.steering.examined == [(42, "/pods/one")]
+    assert node.steering.attached[enrolled.cookie].cgroup == Path("/pods/one")
+    assert enrolled.record(None).cgroup == "/pods/one"
+    unenroll(node, enrolled)
 
 
 @pytest.mark.root

@@ -61,6 +61,9 @@ def test_the_row_of_an_enrolled_pod_is_what_the_kernel_says(node: Bench, client:
         "dns": False,
         "udp": "audit",
         "fail_open": False,
+        "attach": "root",
+        "cgroup": "",
+        "cgroup_why": "no process is in it",
         "ips": list(client.ips),
         "netns": {
             "path": f"/run/netns/{client.name}",
@@ -422,3 +425,16 @@ def test_dns_is_not_captured_for_nobody(node: Bench, client: Namespace) -> None:
     with pytest.raises(EnrollError, match="no DNS server"):
         node.enroll("demo/client", netns=client.name, options={"dns": True})
     assert node.manager.rows()[0]["dns"] is False
+
+
+@pytest.mark.root
+def test_a_given_cgroup_is_kept_and_restored(node: Bench, client: Namespace) -> None:
+    row = node.enroll("demo/client", netns=client.name, cgroup="/pods/one")
+    assert (row["attach"], row["cgroup"], row["cgroup_why"]) == ("both", "/pods/one", "it was given")
+    with pytest.raises(EnrollError, match="is enrolled with /pods/one; to change that, unenroll it first"):
+        node.enroll("demo/client", netns=client.name, cgroup="/pods/two")
+    assert not node.enroll("demo/client", netns=client.name)["changed"]
+    restart(node)
+    assert node.steering.examined[-1] == (None, "/pods/one")
+    (row,) = node.manager.rows()
+    assert row["cgroup"] == "/pods/one"

@@ -21,12 +21,14 @@ from zproxy import __version__
 from zproxy.identity.ca import LocalCa
 from zproxy.identity.manager import CertificateManager
 from zproxy.model.addr import Endpoint
+from zproxy.model.attach import Attach, ProbeMode
 from zproxy.model.conn import Direction
 from zproxy.model.workload import Protocol
 from zproxy.node.pressure import Pressure
 from zproxy.node.views import Views
 from zproxy.node.workers import PlacedStraw, PodWorker
 from zproxy.observe.connections import Connections
+from zproxy.steering.kubelet import ProbeChoice
 
 CLIENT = "spiffe://cluster.local/ns/demo/sa/client"
 SERVER = "spiffe://cluster.local/ns/demo/sa/server"
@@ -42,7 +44,7 @@ class Stage:
         self.enrolled: dict[str, Any] = {}
         self.mesh = plane.mesh
         manager: Any = SimpleNamespace(
-            pods=self.enrolled, rows=lambda: [{"pod": name} for name in self.enrolled]
+            node="node-a", pods=self.enrolled, rows=lambda: [{"pod": name} for name in self.enrolled]
         )
         self._straws = {"demo/client": plane.client_straw, "demo/server": plane.server_straw}
         self.other = Connections(plane.lines, 64, 64, itertools.count(100))
@@ -51,7 +53,11 @@ class Stage:
             self._worker(0, plane, plane.connections),
             self._worker(1, plane, self.other),
         ]
-        self.views = Views("node-a", self.workers, manager, self.certificates, lambda: self.mesh, Pressure())
+        steering: Any = SimpleNamespace(
+            attach_mode=Attach.BOTH,
+            probes=ProbeChoice(ProbeMode.CGROUP, "it was given", Path("/sys/kubelet")),
+        )
+        self.views = Views(self.workers, manager, self.certificates, lambda: self.mesh, Pressure(), steering)
 
     def _worker(self, number: int, plane: Plane, connections: Connections) -> PodWorker:
         unused: Any = None
@@ -108,6 +114,8 @@ def test_status_counts_what_was_and_what_is(plane: Plane, stage: Stage) -> None:
     far.close()
     plane.ended(2)
     status = answer(stage.views.status)
+    assert (status["attach"], status["probe_mode"]) == ("both", "cgroup")
+    assert (status["kubelet_cgroup"], status["probe_why"]) == ("/sys/kubelet", "it was given")
     assert (status["connections_open"], status["connections_closed_total"]) == (0, 2)
     assert status["connections_failed_by_reason"] == {}
     assert (status["connections_failed_total"], status["bytes_sent_total"], status["bytes_recv_total"]) == (

@@ -2,16 +2,19 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.support.bpf_maps import Shape, made
+from tests.support.foreign import cgroup
 from tests.support.netns import PREFIX, Namespace
 from tests.support.straw import Arrival, Straw, dial, node_steering
 from zproxy.errors import SteeringError
+from zproxy.model.attach import ProbeWish
 from zproxy.steering import build, links, source, syscall
-from zproxy.steering.hooks import HOOKS
+from zproxy.steering.hooks import HOOKS, Place
 from zproxy.steering.info import MapType, prog_info
 from zproxy.steering.install import install
 from zproxy.steering.layout import LAYOUT, Meta
@@ -71,8 +74,10 @@ def test_other_sources_mean_new_programs_on_the_same_maps_in_every_link(
     pins: NodePins, pod: Namespace, straw: Straw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pod stays steered through an upgrade, and an open connection through it too."""
-    steering = Steering.open(NODE)
-    wanted = straw.steering()
+    places = ExitStack()
+    kubelet, own = (places.enter_context(cgroup(f"{PREFIX}{name}")) for name in ("kubelet", "pod"))
+    steering = Steering.open(NODE, probes=ProbeWish(kubelet_cgroup=str(kubelet)))
+    wanted = straw.steering()._replace(cgroup=own)
     steering.attach(wanted)
     before = install(pins)
     with dial(pod, "203.0.113.9", 80) as app, Arrival.take(straw.outbound).sock as proxy:
@@ -94,6 +99,7 @@ def test_other_sources_mean_new_programs_on_the_same_maps_in_every_link(
     for opened in (before, after):
         opened.close()
     steering.close()
+    places.close()
 
 
 def test_a_start_that_was_cut_off_before_signing_is_finished(
@@ -208,9 +214,12 @@ def test_what_is_not_zproxys_is_not_touched(pins: NodePins) -> None:
 
 
 def link_pins(program: str, cookie: int) -> list[str]:
-    pin = HOOKS[program].pin
-    of_pod = {"sk_lookup": "sk_lookup", **{hook: f"{hook}-eth0" for hook in ("tcx_ingress", "tcx_egress")}}
-    return [f"{cookie}/{of_pod[pin]}"] if pin in of_pod else [f"links/{pin}"]
+    pin, place = HOOKS[program].pin, HOOKS[program].place
+    return {
+        Place.INTERFACE: [f"{cookie}/{pin}-eth0"],
+        Place.NETNS: [f"{cookie}/{pin}"],
+        Place.ROOT: [f"links/{pin}", f"{cookie}/{pin}"],
+    }.get(place, [f"links/{pin}"])
 
 
 def running(pins: NodePins, cookie: int) -> dict[str, int]:
