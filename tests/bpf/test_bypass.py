@@ -205,7 +205,7 @@ print(json.dumps([by_path, by_number]))
 def test_nobody_can_exempt_a_socket_of_his(
     steering: Steering, straw: Straw, pod: Namespace, prefix: list[str], by_path: int
 ) -> None:
-    """Writing zp_exempt takes its descriptor: by its pin, which is root's and is in no container, or by number,
+    """Writing zp_exempt takes its descriptor: by its pin, root's and in no container, or by number,
     with CAP_SYS_ADMIN.
     """
     pin = PIN_ROOT / f"{PREFIX}bpf" / "maps" / "zp_exempt"
