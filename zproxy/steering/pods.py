@@ -189,11 +189,20 @@ class Pods:
         with _saying(f"cannot make {directory}"):
             directory.mkdir(mode=0o700, exist_ok=True)
         undo.callback(_remove_if_empty, self._pins, pod.cookie)
+        links.follow(directory, self._interface_pins_by_index(pod))
         self._put_link(pod, HOOKS[LOOKUP].pin, LOOKUP, self._lookup_target(pod), undo)
         for interface in pod.interfaces:
             for program in AT_INTERFACES:
                 target = self._interface_target(pod, program, interface)
                 self._put_link(pod, interface_pin(HOOKS[program].pin, interface), program, target, undo)
+
+    def _interface_pins_by_index(self, pod: PodSteering) -> dict[str, int]:
+        found = {
+            interface_pin(HOOKS[program].pin, interface): self._interface_target(pod, program, interface)
+            for interface in pod.interfaces
+            for program in AT_INTERFACES
+        }
+        return {pin: target.number for pin, target in found.items()}
 
     def _put_link(self, pod: PodSteering, pin: str, program: str, target: Target, undo: ExitStack) -> None:
         path = self._pins.pod(pod.cookie) / pin

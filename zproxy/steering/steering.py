@@ -15,6 +15,7 @@ from zproxy.steering import cgroups, links, syscall
 from zproxy.steering.cpus import possible_cpus
 from zproxy.steering.exemption import Exemption
 from zproxy.steering.hooks import HOOKS, Hook, Place
+from zproxy.steering.inspect_pod import Inspector, NodeFacts
 from zproxy.steering.install import install
 from zproxy.steering.layout import COOKIE, INDEX, REASONS, ConnEntry, PodEntry
 from zproxy.steering.links import Program, Target
@@ -28,9 +29,13 @@ __all__ = ["PodEntry", "PodSteering", "Steering", "remove"]
 class Steering:
     """One node's steering. `exempt` is for any thread; the other methods block for milliseconds."""
 
-    def __init__(self, pins: NodePins, objects: Objects) -> None:
+    def __init__(self, pins: NodePins, objects: Objects, places: dict[Place, Path]) -> None:
         """Take over `objects`; use `Steering.open`."""
         self._objects = objects
+        self._node_pins = pins
+        self._places = places
+        self.inspector = Inspector(pins, objects)
+        """Looks at what the kernel has, for who compares it with what is wanted."""
         self._pods = Pods(pins, objects)
         self._cpus = possible_cpus()
         self.exempt = Exemption(objects.maps["zp_exempt"])
@@ -54,8 +59,9 @@ class Steering:
         except OSError as error:
             raise SteeringError(f"cannot use the pins in {pins.directory}: {error}") from error
         try:
-            _attach_hooks(pins, objects, {Place.ROOT: cgroup or root, Place.OWN: own})
-            return cls(pins, objects)
+            places = {Place.ROOT: cgroup or root, Place.OWN: own}
+            _attach_hooks(pins, objects, places)
+            return cls(pins, objects, places)
         except BaseException:
             objects.close()
             raise
@@ -74,6 +80,24 @@ class Steering:
     def detach(self, cookie: int) -> None:
         """Switch steering off for a pod; idempotent, and fine when its namespace has gone."""
         self._pods.detach(cookie)
+
+    def node_facts(self) -> NodeFacts:
+        """Return what the kernel has of that which serves all pods."""
+        return self.inspector.node(os.stat(self._places[Place.ROOT]).st_ino)
+
+    def mend(self) -> None:
+        """Pin and attach again what of that has gone; raise SteeringError."""
+        pins = self._node_pins
+        try:
+            for directory in (pins.maps, pins.programs, pins.links, pins.pods):
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name, fd in self._objects.maps.items():
+                _pin_again(fd, pins.maps / name)
+            for name, program in self._objects.programs.items():
+                _pin_again(program.fd, pins.programs / name)
+        except OSError as error:
+            raise SteeringError(f"cannot pin again in {pins.directory}: {error}") from error
+        _attach_hooks(pins, self._objects, self._places)
 
     def pods(self) -> list[PodEntry]:
         """Return the pods that the kernel steers now, by cookie."""
@@ -131,6 +155,12 @@ def _switch_off(pods: Path) -> None:
             syscall.map_delete(fd, key)
     finally:
         os.close(fd)
+
+
+def _pin_again(fd: int, path: Path) -> None:
+    """What somebody else pinned there meanwhile stays, and is reported."""
+    with suppress(FileExistsError):
+        syscall.obj_pin(fd, path)
 
 
 def _attach_hooks(pins: NodePins, objects: Objects, places: dict[Place, Path]) -> None:
