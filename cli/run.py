@@ -60,6 +60,14 @@ from zproxy.model.conn import OutboundPolicy
     show_default=True,
     help="What pods may dial: anything, or nothing that the mesh does not know (it is reset and logged).",
 )
+@click.option(
+    "--reconcile-interval",
+    type=click.IntRange(1, 3600),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often every pod is compared with what the kernel has, and repaired.",
+)
 @pass_session
 def command(  # noqa: PLR0913 - one parameter for each option
     session: Session,
@@ -71,6 +79,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
     idle_timeout: int,
     busy_poll_us: int,
     outbound_policy: str,
+    reconcile_interval: int,
 ) -> None:
     """Run the daemon of a node until SIGTERM; logs go to stdout. SIGHUP makes it read the mesh again.
 
@@ -91,5 +100,6 @@ def command(  # noqa: PLR0913 - one parameter for each option
         idle_s=idle_timeout,
         busy_poll_us=busy_poll_us,
         outbound_policy=OutboundPolicy(outbound_policy),
+        reconcile_s=reconcile_interval,
     )
     run(options)

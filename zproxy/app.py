@@ -38,6 +38,7 @@ from zproxy.net.tasks import every, spawn
 from zproxy.net.worker import Ticking, Worker
 from zproxy.node.control import ControlServer
 from zproxy.node.manager import Manager
+from zproxy.node.reconciler import PERIOD_S, Reconciler
 from zproxy.node.reload import CurrentMesh
 from zproxy.node.views import Views
 from zproxy.node.workers import PodWorker
@@ -77,6 +78,7 @@ class Options:
     idle_s: float = 0.0
     busy_poll_us: int = 0
     outbound_policy: OutboundPolicy = OutboundPolicy.ALLOW_ANY
+    reconcile_s: float = PERIOD_S
 
 
 def run(options: Options) -> None:
@@ -143,8 +145,11 @@ class Daemon:
         self._node = options.node
         self._tasks: list[asyncio.Task[Any]] = []
         self._outbound_policy = options.outbound_policy
-        self._metrics = Metrics([worker.metrics for worker in self._workers], writer)
+        self._reconciler = Reconciler(self._manager, self._steering, options.reconcile_s)
+        reads = [*(worker.metrics for worker in self._workers), self._reconciler.log.families]
+        self._metrics = Metrics(reads, writer)
         self._control: ControlServer | None = None
+        self._reconciling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Take up work."""
@@ -162,6 +167,8 @@ class Daemon:
         }
         self._control = ControlServer(RUN_ROOT / self._node / "control.sock", commands)
         await self._control.start()
+        self._reconciling = spawn(self._reconciler.run(), "reconcile")
+        self._tasks.append(self._reconciling)
 
     async def stopped(self) -> None:
         """Wait until the daemon is to end; raise WorkerFailed when that is because a worker did."""
@@ -171,6 +178,8 @@ class Daemon:
 
     async def drain(self) -> None:
         """Let open connections end, for at most DRAIN_S seconds."""
+        if self._reconciling is not None:
+            self._reconciling.cancel()  # it would open again what is closed now
         await self._manager.drain()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*(worker.idle() for worker in self._workers)), DRAIN_S)
@@ -181,6 +190,7 @@ class Daemon:
             await self._control.close()
         for task in self._tasks:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for driver in self._drivers:
             await driver.stop()
         await self._manager.close()
