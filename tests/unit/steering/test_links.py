@@ -154,6 +154,14 @@ def ingress() -> Iterator[Program]:
         yield Program(fd, prog_info(fd).id)
 
 
+@pytest.fixture
+def directory(pins: Path) -> Path:
+    """A pod's own: the root of a bpffs has files of the kernel's."""
+    made = pins / "pod"
+    made.mkdir()
+    return made
+
+
 def ensure_at(ns: Namespace, run: Program, pin: Path, interface: str) -> int:
     index = ns.run(lambda: socket.if_nametoindex(interface))
     target = Target(
@@ -163,31 +171,31 @@ def ensure_at(ns: Namespace, run: Program, pin: Path, interface: str) -> int:
     return index
 
 
-def test_a_link_follows_its_interface_to_another_name(pins: Path, ingress: Program) -> None:
+def test_a_link_follows_its_interface_to_another_name(directory: Path, ingress: Program) -> None:
     with namespace() as ns:
         ip("-n", ns.name, "link", "add", "name", "a", "type", "veth", "peer", "name", "b")
-        index = ensure_at(ns, ingress, pins / "tcx_ingress-a", "a")
-        made = links.describe(pins / "tcx_ingress-a")
-        links.follow(pins, {"tcx_ingress-a": index, "sk_lookup": 7})
-        assert links.describe(pins / "tcx_ingress-a") == made, "a right name is kept"
-        links.follow(pins, {"tcx_ingress-c": index, "tcx_egress-c": index})
-        assert [path.name for path in pins.iterdir()] == ["tcx_ingress-c"]
-        assert links.describe(pins / "tcx_ingress-c") == made
-        links.follow(pins, {"tcx_ingress-d": index + 100})
-        assert [path.name for path in pins.iterdir()] == ["tcx_ingress-c"], "elsewhere, so left alone"
+        index = ensure_at(ns, ingress, directory / "tcx_ingress-a", "a")
+        made = links.describe(directory / "tcx_ingress-a")
+        links.follow(directory, {"tcx_ingress-a": index, "sk_lookup": 7})
+        assert links.describe(directory / "tcx_ingress-a") == made, "a right name is kept"
+        links.follow(directory, {"tcx_ingress-c": index, "tcx_egress-c": index})
+        assert [path.name for path in directory.iterdir()] == ["tcx_ingress-c"]
+        assert links.describe(directory / "tcx_ingress-c") == made
+        links.follow(directory, {"tcx_ingress-d": index + 100})
+        assert [path.name for path in directory.iterdir()] == ["tcx_ingress-c"], "elsewhere, so left alone"
 
 
-def test_interfaces_that_exchanged_names_have_one_link_each(pins: Path, ingress: Program) -> None:
+def test_interfaces_that_exchanged_names_have_one_link_each(directory: Path, ingress: Program) -> None:
     with namespace() as ns:
         ip("-n", ns.name, "link", "add", "name", "a", "type", "veth", "peer", "name", "b")
-        a = ensure_at(ns, ingress, pins / "tcx_ingress-a", "a")
-        b = ensure_at(ns, ingress, pins / "tcx_ingress-b", "b")
+        a = ensure_at(ns, ingress, directory / "tcx_ingress-a", "a")
+        b = ensure_at(ns, ingress, directory / "tcx_ingress-b", "b")
         for before, after in (("a", "x"), ("b", "a"), ("x", "b")):
-            ip("-n", ns.name, "link", "set", before, "name", after)
-        links.follow(pins, {"tcx_ingress-a": b, "tcx_ingress-b": a})
-        assert ensure_at(ns, ingress, pins / "tcx_ingress-a", "a") == b
-        assert ensure_at(ns, ingress, pins / "tcx_ingress-b", "b") == a
-        found = {path.name: links.describe(path) for path in pins.iterdir()}
+            ip("-n", ns.name, "link", "set", "dev", before, "name", after)
+        links.follow(directory, {"tcx_ingress-a": b, "tcx_ingress-b": a})
+        assert ensure_at(ns, ingress, directory / "tcx_ingress-a", "a") == b
+        assert ensure_at(ns, ingress, directory / "tcx_ingress-b", "b") == a
+        found = {path.name: links.describe(path) for path in directory.iterdir()}
         assert {name: info.target for name, info in found.items() if info} == {
             "tcx_ingress-a": b,
             "tcx_ingress-b": a,
