@@ -78,5 +78,6 @@ clean: ## Delete what was built or cached in this directory, .venv too
 
 clean-root: install ## Remove what a broken off lab or test run left in the kernel (needs root)
 	@$(BIN)/zproxy lab down
+	@ls -1 /sys/fs/bpf/zproxy /run/zproxy 2>/dev/null | grep '^zpt-' | sort -u | \
+		xargs --no-run-if-empty --max-args=1 $(BIN)/zproxy cleanup --node
 	@ip netns list | awk '/^zpt-/ { print $$1 }' | xargs --no-run-if-empty --max-args=1 ip netns delete
-	@find /sys/fs/bpf/zproxy -mindepth 1 -maxdepth 1 -name 'zpt-*' -exec rm -rf {} + 2>/dev/null || true

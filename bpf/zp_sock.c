@@ -252,7 +252,9 @@ static __always_inline int __sock_dns_fwd(struct bpf_sock_addr *ctx, struct zp_c
 	client->orig.family = zp_is_ip4(client->orig.ip) ? ZP_AF_INET : ZP_AF_INET6;
 	if (zp_exemption(sk, netns, client) || zp_is_abandoned(pod))
 		return ZP_LEAVE;
-	if (!zp_take_alias(netns, &client->orig, client->via.ip)) {
+	/* Without an address of the family its aliases are not local, and the query would go out. */
+	if (!(pod->flags & (client->orig.family == ZP_AF_INET ? ZP_POD_IP4 : ZP_POD_IP6)) ||
+	    !zp_take_alias(netns, &client->orig, client->via.ip)) {
 		zp_count(ZP_DNS_REFUSED);
 		bpf_set_retval(-ZP_ECONNREFUSED);
 		return ZP_REFUSE;

@@ -12,6 +12,7 @@ COLUMNS = (
     Column("NODE", "node"),
     Column("STATE", "state"),
     Column("IDENTITY", "identity"),
+    Column("REASON", "reason"),
     Column("NETNS", "netns", is_wide=True),
     Column("LISTENERS", "listeners", is_wide=True),
     Column("DNS", "dns", is_wide=True),
@@ -31,5 +32,5 @@ COLUMNS = (
 @node_option
 @pass_session
 def command(session: Session, output: str) -> None:
-    """List enrolled pods, with address, identity and namespace."""
+    """List enrolled pods, and those that are refused until somebody mends the reason."""
     print_listing(session, "pods", COLUMNS, output, "No pods are enrolled; `zproxy enroll POD` takes one in.")

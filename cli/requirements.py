@@ -238,7 +238,7 @@ def leftovers(facts: Facts) -> Check:
     if not facts.leftovers:
         return Check("leftover pins", OK, "none")
     nodes = ", ".join(facts.leftovers)
-    remedy = "start the node again (zproxy run adopts them), or remove its directory in /sys/fs/bpf/zproxy"
+    remedy = "start the node again (zproxy run adopts them), or remove them: zproxy cleanup --node NAME"
     return Check("leftover pins", WARNING, f"no daemon runs for {nodes}", remedy)
 
 

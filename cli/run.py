@@ -82,6 +82,14 @@ from zproxy.model.conn import OutboundPolicy
     metavar="ADDR",
     help="An address that probes come from with --probe-mode node-ip; repeatable. Default: the host's.",
 )
+@click.option(
+    "--reconcile-interval",
+    type=click.IntRange(1, 3600),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often every pod is compared with what the kernel has, and repaired.",
+)
 @pass_session
 def command(  # noqa: PLR0913 - one parameter for each option
     session: Session,
@@ -97,6 +105,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
     probe_mode: str | None,
     kubelet_cgroup: str | None,
     node_ips: tuple[str, ...],
+    reconcile_interval: int,
 ) -> None:
     """Run the daemon of a node until SIGTERM; logs go to stdout. SIGHUP makes it read the mesh again.
 
@@ -119,5 +128,6 @@ def command(  # noqa: PLR0913 - one parameter for each option
         outbound_policy=OutboundPolicy(outbound_policy),
         attach=Attach(attach),
         probes=ProbeWish(ProbeMode(probe_mode) if probe_mode else None, kubelet_cgroup, node_ips),
+        reconcile_s=reconcile_interval,
     )
     run(options)

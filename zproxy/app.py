@@ -41,6 +41,7 @@ from zproxy.node.control import ControlServer
 from zproxy.node.heartbeat import Heartbeat
 from zproxy.node.manager import Manager
 from zproxy.node.pressure import Pressure
+from zproxy.node.reconciler import PERIOD_S, Reconciler
 from zproxy.node.reload import CurrentMesh
 from zproxy.node.steering_metrics import steering_families
 from zproxy.node.views import Views
@@ -48,7 +49,7 @@ from zproxy.node.workers import PodWorker
 from zproxy.observe.access import AccessLog
 from zproxy.observe.connections import Connections
 from zproxy.observe.log import LineWriter, set_up
-from zproxy.observe.metrics import Metrics
+from zproxy.observe.metrics import Metrics, Read
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.straw import Straw
 from zproxy.sources import file
@@ -83,6 +84,7 @@ class Options:
     outbound_policy: OutboundPolicy = OutboundPolicy.ALLOW_ANY
     attach: Attach = Attach.BOTH
     probes: ProbeWish = DEFAULT_PROBES
+    reconcile_s: float = PERIOD_S
 
 
 def run(options: Options) -> None:
@@ -149,12 +151,17 @@ class Daemon:
         self._node = options.node
         self._tasks: list[asyncio.Task[Any]] = []
         self._outbound_policy = options.outbound_policy
-        self._metrics = Metrics(
-            [*(worker.metrics for worker in self._workers), partial(steering_families, options.node)], writer
-        )
+        self._reconciler = Reconciler(self._manager, self._steering, options.reconcile_s)
+        reads: list[Read] = [
+            *(worker.metrics for worker in self._workers),
+            partial(steering_families, options.node),
+            self._reconciler.log.families,
+        ]
+        self._metrics = Metrics(reads, writer)
         self._pressure = Pressure()
         self._heartbeat = Heartbeat(self._steering.heart, self._workers)
         self._control: ControlServer | None = None
+        self._reconciling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Take up work."""
@@ -181,6 +188,8 @@ class Daemon:
         }
         self._control = ControlServer(RUN_ROOT / self._node / "control.sock", commands)
         await self._control.start()
+        self._reconciling = spawn(self._reconciler.run(), "reconcile")
+        self._tasks.append(self._reconciling)
 
     async def stopped(self) -> None:
         """Wait until the daemon is to end; raise WorkerFailed when that is because a worker did."""
@@ -191,6 +200,8 @@ class Daemon:
     async def drain(self) -> None:
         """Let open connections end, for at most DRAIN_S seconds; what is new is on its own from now on."""
         self._heartbeat.stop()
+        if self._reconciling is not None:
+            self._reconciling.cancel()  # it would open again what is closed now
         await self._manager.drain()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*(worker.idle() for worker in self._workers)), DRAIN_S)
@@ -201,6 +212,7 @@ class Daemon:
             await self._control.close()
         for task in self._tasks:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for driver in self._drivers:
             await driver.stop()
         await self._manager.close()

@@ -324,3 +324,20 @@ def answered(query: bytes, offset: int) -> bytes:
     message[offset + 2] |= 0x80
     message[offset + 3] = 3
     return bytes(message)
+
+
+def test_a_family_that_the_pod_has_not_is_refused(steering: Steering, pod: Namespace) -> None:
+    """Its aliases are not local then, and the query would leave for them."""
+    with ExitStack() as stack:
+        straw = Straw(pod)
+        stack.callback(straw.close)
+        wanted = straw.steering(ips=(pod.ip4,))._replace(options=PodOptions(dns=True))
+        stack.callback(steering.detach, wanted.cookie)
+        steering.attach(wanted)
+        before = steering.stats()["dns_refused"]
+        with udp(pod, socket.AF_INET6) as app:
+            with pytest.raises(ConnectionRefusedError):
+                app.sendto(b"query", (ONE6, 53))
+            with pytest.raises(ConnectionRefusedError):
+                app.connect((ONE6, 53))
+        assert steering.stats()["dns_refused"] == before + 2

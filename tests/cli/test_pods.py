@@ -5,6 +5,7 @@ from collections.abc import Callable
 from click.testing import Result
 
 from tests.cli.conftest import StartDaemons
+from zproxy.node.refused import Refused
 
 POD = {
     "namespace": "demo",
@@ -31,18 +32,18 @@ POD = {
 def test_pods_are_listed_with_address_and_identity(start: StartDaemons, zp: Callable[..., Result]) -> None:
     start(node_a={"pods": [POD]})
     header, row = zp("pods").stdout.splitlines()
-    assert header.split() == ["NAMESPACE", "NAME", "ADDRESS", "NODE", "STATE", "IDENTITY"]
-    assert row.split() == ["demo", "client", "10.244.1.5,fd00:1::5", "node-a", "ready", POD["identity"]]
+    assert header.split() == ["NAMESPACE", "NAME", "ADDRESS", "NODE", "STATE", "IDENTITY", "REASON"]
+    assert row.split() == ["demo", "client", "10.244.1.5,fd00:1::5", "node-a", "ready", POD["identity"], "-"]
 
 
 def test_wide_shows_namespace_and_listeners(start: StartDaemons, zp: Callable[..., Result]) -> None:
     start(node_a={"pods": [POD]})
     header, row = zp("pods", "-o", "wide").stdout.splitlines()
-    assert header.split()[6:] == [
+    assert header.split()[7:] == [
         *("NETNS", "LISTENERS", "DNS", "UDP", "FAIL-OPEN"),
         *("ATTACH", "CGROUP", "CGROUP-WHY", "WORKER", "PID", "SINCE"),
     ]
-    assert row.split()[6:] == [
+    assert row.split()[7:] == [
         "path=/run/netns/demo-client,inode=7",
         "15001,15006,15008",
         "no",
@@ -60,3 +61,11 @@ def test_wide_shows_namespace_and_listeners(start: StartDaemons, zp: Callable[..
 def test_no_pods_says_how_to_enroll_one(start: StartDaemons, zp: Callable[..., Result]) -> None:
     start(node_a={"pods": []})
     assert "`zproxy enroll POD` takes one in" in zp("pods").stderr
+
+
+def test_a_refused_pod_is_there_with_its_reason(start: StartDaemons, zp: Callable[..., Result]) -> None:
+    start(node_a={"pods": [Refused("demo/x", "/run/netns/x", 7, "port 15006 is in use").row("node-a")]})
+    row = zp("pods").stdout.splitlines()[1].split()
+    assert row[:2] == ["demo", "x"]
+    assert row[4] == "refused"
+    assert " ".join(row[6:]) == "port 15006 is in use"

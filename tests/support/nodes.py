@@ -109,6 +109,11 @@ class Node:
             if sample.name == f"{name}_total" and labels.items() <= sample.labels.items()
         )
 
+    def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run `zproxy --node NAME` with these words, as a person would."""
+        command = [sys.executable, "-m", "zproxy", "--node", self.name, *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
+
     def dump(self, name: str) -> list[dict[str, Any]]:
         """Return a map of this node as `zproxy bpf map dump -j` shows it."""
         command = [sys.executable, "-m", "zproxy", "--node", self.name, "bpf", "map", "dump", name, "-j"]
@@ -171,12 +176,15 @@ def exchange(sock: socket.socket, data: bytes) -> bytes:
 
 
 @contextmanager
-def two_nodes(directory: Path, *, only_client: bool = False) -> Iterator[TwoNodes]:
-    """Make everything, start both daemons and enrol both pods, or one."""
+def two_nodes(
+    directory: Path, *, only_client: bool = False, options: Sequence[str] = ()
+) -> Iterator[TwoNodes]:
+    """Make everything, start both daemons (with `options`) and enrol both pods, or one."""
     with ExitStack() as stack:
         nodes = TwoNodes(directory, *stack.enter_context(pair()))
         stack.callback(nodes.b.clean)
         stack.callback(nodes.a.clean)
+        nodes.a.options = nodes.b.options = options
         nodes.start()
         nodes.enroll_client()
         if not only_client:

@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import os
+import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,7 +32,10 @@ from zproxy.proxy.context import PodContext
 from zproxy.proxy.straw import Straw
 from zproxy.state.policy import allow_all
 from zproxy.state.store import Mesh
+from zproxy.steering.hooks import HOOKS
+from zproxy.steering.inspect_pod import NodeFacts, SteeringFacts
 from zproxy.steering.kubelet import ProbeChoice
+from zproxy.steering.layout import PodEntry
 from zproxy.steering.pod_cgroups import PodCgroup
 from zproxy.steering.steering import PodSteering
 from zproxy.wire.tls import choose_engine
@@ -51,6 +56,50 @@ class FakeHeart:
         self.is_beating = False
 
 
+SO_COOKIE = 57
+
+
+def socket_cookie(fd: int) -> int:
+    """Return the number by which the kernel's maps know a socket."""
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8), sys.byteorder)
+
+
+class FakeInspector:
+    """Finds exactly what was attached; a test may say otherwise with `lost`."""
+
+    def __init__(self, attached: dict[int, PodSteering]) -> None:
+        self._attached = attached
+        self.lost: set[int] = set()
+        """Cookies of pods whose entry has gone."""
+
+    def programs(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(HOOKS, start=1)}
+
+    def traces(self) -> set[int]:
+        return set(self._attached)
+
+    def entries(self) -> list[PodEntry]:
+        return [self._entry(pod) for pod in self._attached.values()]
+
+    def claims(self) -> dict[int, list[str]]:
+        return {cookie: list(pod.ips) for cookie, pod in self._attached.items()}
+
+    def pod(self, cookie: int, netns: Netns, interfaces: Any, ips: Any) -> SteeringFacts:
+        pod = self._attached.get(cookie)
+        if pod is None or cookie in self.lost:
+            return SteeringFacts(None, {}, 0, has_counters=False, links=(), strays=())
+        slots = {ip: 0 for ip in ips if ip in pod.ips}
+        listener = socket_cookie(pod.plaintext_listener)
+        return SteeringFacts(self._entry(pod), slots, listener, has_counters=True, links=(), strays=())
+
+    def _entry(self, pod: PodSteering) -> PodEntry:
+        ip4, ip6 = (next((ip for ip in pod.ips if (":" in ip) is is_6), "") for is_6 in (False, True))
+        return PodEntry(
+            pod.cookie, pod.name, pod.uid, ip4, ip6, 0, 1, 15001, 15006, 15008, 15053, pod.options
+        )
+
+
 class FakeSteering:
     """Keeps who is attached and in which order things happened; `failure` is raised by `attach`."""
 
@@ -69,6 +118,13 @@ class FakeSteering:
         """Process and cgroup that each look before an enrolment was given."""
         self.finding: Exception | None = None
         """What such a look raises."""
+        self.inspector = FakeInspector(self.attached)
+
+    def node_facts(self) -> NodeFacts:
+        return NodeFacts((), (), ())
+
+    def mend(self) -> None:
+        self.calls.append(("mend", 0))
 
     def exempt(self, fd: int) -> None:
         os.fstat(fd)
@@ -87,6 +143,7 @@ class FakeSteering:
         if self.failure is not None:
             raise self.failure
         self.attached[pod.cookie] = pod
+        self.inspector.lost.discard(pod.cookie)
 
     def choose(self, cookie: int, options: PodOptions) -> None:
         self.threads.add(threading.get_ident())

@@ -127,7 +127,7 @@ def _is_whole(lab: Lab) -> bool:
 
 def _enrolled(node: str) -> set[str]:
     with contextlib.suppress(ZproxyError):
-        return {row["pod"] for row in Client(node).call("pods")}
+        return {row["pod"] for row in Client(node).call("pods") if row.get("state") != "refused"}
     return set()
 
 

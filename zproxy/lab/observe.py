@@ -45,6 +45,8 @@ def find(pod: str, daemons: Mapping[str, Daemon]) -> tuple[PodRow, Daemon]:
     """Return the row of an enrolled pod and the daemon that has it; raise EnrollError when none has."""
     for daemon in daemons.values():
         for row in daemon.call("pods"):
+            if row["pod"] == pod and row.get("state") == "refused":
+                raise EnrollError(f"{pod} is refused on {row['node']}: {row['reason']}")
             if row["pod"] == pod:
                 return PodRow.of(row), daemon
     if not daemons:

@@ -28,7 +28,18 @@ class Listener:
         self._family = sock.family
         self._paused = paused
         self.accept_errors = 0
+        self.on_lost: Callable[[], object] = bool
+        """Called once when the kernel has taken the listening socket away: somebody with CAP_NET_ADMIN in its
+        namespace may destroy any socket there (`ss -K`)."""
         poller.add(sock.fileno(), self, READ)
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether the kernel still takes connections for it; False when closed, too."""
+        try:
+            return bool(self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+        except OSError:
+            return False
 
     def on_event(self, events: int) -> None:
         """Accept what waits, at most ACCEPTS_PER_TURN."""
@@ -44,6 +55,10 @@ class Listener:
                 self.accept_errors += 1
                 if error.errno in _PEER_GONE:
                     continue
+                if error.errno == errno.EINVAL:  # it listens no more, and would be reported for ever
+                    self._poller.remove(self.sock.fileno())
+                    self.on_lost()
+                    return
                 if error.errno not in _EXHAUSTED:
                     raise
                 self._pause()
@@ -54,7 +69,7 @@ class Listener:
 
     def on_deadline(self, deadline: Deadline) -> None:
         """Accept again after a pause."""
-        if self.sock.fileno() >= 0:
+        if self.sock.fileno() >= 0 and self.is_listening:
             self._poller.modify(self.sock.fileno(), READ)
 
     def abort(self, error: str) -> None:

@@ -3,7 +3,9 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _log = logging.getLogger("zproxy.net")
 
@@ -17,6 +19,19 @@ def spawn(work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
     _running.add(task)
     task.add_done_callback(_running.discard)
     return task
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Call `work` in a thread and return its result; who is cancelled waits for the thread all the same.
+
+    What a thread works with may be closed by whoever cancelled, and descriptors are used again at once.
+    """
+    future = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        raise
 
 
 async def every(seconds: float, work: Callable[[], object]) -> None:

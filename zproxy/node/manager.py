@@ -12,6 +12,7 @@ from zproxy.errors import EnrollError, ZproxyError
 from zproxy.model.attach import Attach
 from zproxy.model.pod import PodOptions
 from zproxy.model.workload import Protocol, Workload
+from zproxy.net import namespaces
 from zproxy.net.netns import Netns
 from zproxy.node.enroll import (
     Sandbox,
@@ -24,6 +25,7 @@ from zproxy.node.enroll import (
 )
 from zproxy.node.pod import Pod
 from zproxy.node.records import Record, Records
+from zproxy.node.refused import Refused
 from zproxy.node.routes import PodNetwork
 from zproxy.node.workers import PodWorker, least_loaded
 from zproxy.state.store import Mesh
@@ -33,7 +35,7 @@ _log = logging.getLogger("zproxy.node")
 
 
 class Manager:
-    """Knows which pods are enrolled. `pods` and the records are changed under `_lock` only."""
+    """Knows which pods are enrolled. `pods` and the records are changed under `lock` only."""
 
     def __init__(
         self,
@@ -49,7 +51,12 @@ class Manager:
         self._steering = steering
         self._workers = workers
         self._records = records or Records(RUN_ROOT / node / "pods")
-        self._lock = asyncio.Lock()
+        self.refused: dict[str, Refused] = {}
+        """Those that are steered and that this daemon could not take up: to nobody, so they are refused."""
+        self.on_change: Callable[[int], object] = bool
+        """Called with the cookie of a pod that was enrolled or left."""
+        self.lock = asyncio.Lock()
+        """Hold it to look at a pod while nobody enrols or unenrols."""
 
     async def enroll(
         self,
@@ -67,7 +74,23 @@ class Manager:
         """
         workload = self._workload(pod, service_account)
         handle = open_netns(pod, netns, pid)
-        async with self._lock:
+        sandbox = Sandbox(handle, pid, cgroup or "")
+        return await self._take(workload, sandbox, service_account, options or {})
+
+    async def _take(
+        self,
+        workload: Workload,
+        sandbox: Sandbox,
+        service_account: str | None,
+        options: dict[str, Any],
+        *,
+        restored: Record | None = None,
+    ) -> dict[str, Any]:
+        pod, handle = workload.pod, sandbox.netns
+        async with self.lock:
+            if restored is not None and self._records.get(pod) != restored:
+                handle.close()
+                raise EnrollError(f"{pod} was unenrolled or enrolled anew meanwhile")
             present = self.pods.get(pod)
             if present is not None and present.netns.key == handle.key:
                 handle.close()
@@ -75,17 +98,16 @@ class Manager:
                     raise EnrollError(
                         f"{pod} is enrolled as {present.workload.identity}; to change that, unenroll it first"
                     )
-                if cgroup is not None and cgroup != present.given_cgroup:
+                if sandbox.cgroup and sandbox.cgroup != present.given_cgroup:
                     at = present.cgroup.path or "no cgroup of its own"
                     raise EnrollError(f"{pod} is enrolled with {at}; to change that, unenroll it first")
-                has_changed = await self._change(present, options or {})
+                has_changed = await self._change(present, options)
                 return self.row(present) | {"changed": has_changed}
-            chosen = _options(options or {})
+            chosen = _options(options)
             try:
                 self._refuse_taken(handle)
                 if present is not None:  # the same pod in a new sandbox
                     await self._remove(present)
-                sandbox = Sandbox(handle, pid, cgroup or "")
                 enrolled = await self._add(workload, sandbox, service_account, chosen)
             except BaseException:
                 handle.close()
@@ -98,7 +120,7 @@ class Manager:
 
     async def unenroll(self, pod: str) -> dict[str, Any]:
         """Take the pod out again; raise EnrollError when it is not enrolled."""
-        async with self._lock:
+        async with self.lock:
             present = self.pods.get(pod)
             if present is None:
                 return await self._release(pod)
@@ -110,26 +132,59 @@ class Manager:
     async def restore(self) -> None:
         """Enrol again what was enrolled when the last daemon ended; what is gone is collected.
 
-        A pod that is there but cannot be enrolled stays steered, and so refused, until somebody mends that
-        or unenrols it.
+        A pod that is there but cannot be enrolled stays steered, and so refused, until that is mended or
+        somebody unenrols it. It is tried again each time this is called.
         """
-        for record in self._records.load():
-            try:
+        for record in await asyncio.to_thread(list, self._records.load()):
+            if record.pod not in self.pods:
+                await self._restore(record)
+
+    async def _restore(self, record: Record) -> None:
+        found = await asyncio.to_thread(namespaces.find, record.cookie, (record.netns,))
+        options = record.options.as_json()
+        try:
+            if found is None:  # the path may be a new sandbox's
                 await self.enroll(
-                    record.pod,
-                    record.netns,
-                    None,
-                    record.service_account,
-                    record.options.as_json(),
-                    record.cgroup or None,
+                    record.pod, record.netns, None, record.service_account, options, record.cgroup or None
                 )
-            except ZproxyError as error:
-                if _is_there(record):
-                    _log.error("not enrolled again, its connections are refused: %s: %s", record.pod, error)
-                else:
-                    _log.warning("not enrolled again, its namespace is gone: %s: %s", record.pod, error)
-                    async with self._lock:
-                        await self._forget(record)
+            else:
+                workload = self._workload_for(record, found)
+                sandbox = Sandbox(found, None, record.cgroup)
+                await self._take(workload, sandbox, record.service_account, options, restored=record)
+        except ZproxyError as error:
+            if self._records.get(record.pod) is None:
+                return  # it was unenrolled meanwhile
+            if found is not None:
+                self.refuse(Refused(record.pod, record.netns, record.cookie, str(error)))
+                return
+            _log.warning("not enrolled again, its namespace is gone: %s: %s", record.pod, error)
+            async with self.lock:
+                await self._forget(record)
+
+    def _workload_for(self, record: Record, netns: Netns) -> Workload:
+        try:
+            return self._workload(record.pod, record.service_account)
+        except BaseException:
+            netns.close()
+            raise
+
+    def refuse(self, pod: Refused) -> None:
+        """Show a pod that is steered to nobody; its reason is logged when it is another than before."""
+        if self.refused.get(pod.name) != pod:
+            _log.error("not enrolled again, its connections are refused: %s: %s", pod.name, pod.reason)
+        self.refused[pod.name] = pod
+
+    def forget_refused(self, cookie: int) -> None:
+        """Show a refused pod no longer: there is nothing of it any more."""
+        self.refused = {name: pod for name, pod in self.refused.items() if pod.cookie != cookie}
+
+    async def collect(self, pod: Pod) -> None:
+        """Forget a pod whose namespace nobody can enter any more; the caller holds `lock`."""
+        await self._remove(pod)
+
+    async def recorded(self) -> set[int]:
+        """Return the cookies of the pods that there is a record of."""
+        return {record.cookie for record in await asyncio.to_thread(list, self._records.load())}
 
     async def drain(self) -> None:
         """Let no pod take anything new; what is under way goes on."""
@@ -138,15 +193,17 @@ class Manager:
 
     async def close(self) -> None:
         """End every straw and leave steering: without a daemon pods are refused, NEVER in the clear."""
-        async with self._lock:
+        async with self.lock:
             for pod in self.pods.values():
                 await pod.straw.close("zproxy is shutting down")
                 pod.close()
             self.pods.clear()
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a row per enrolled pod."""
-        return [self.row(pod) for _, pod in sorted(self.pods.items())]
+        """Return a row per enrolled pod, and one for each that is refused."""
+        rows = [self.row(pod) for pod in self.pods.values()]
+        rows += [pod.row(self.node) for pod in self.refused.values()]
+        return sorted(rows, key=lambda row: str(row["pod"]))
 
     def row(self, pod: Pod) -> dict[str, Any]:
         """Return one pod as `zproxy pods` shows it; the keys are stable."""
@@ -162,6 +219,7 @@ class Manager:
             "service_account": workload.service_account,
             "identity": str(workload.identity),
             "state": "enrolled",
+            "reason": "",
             **pod.options.as_json(),
             "attach": _attached_at(self._steering.attach_mode, pod),
             "cgroup": str(pod.cgroup.path or ""),
@@ -220,9 +278,7 @@ class Manager:
         self, workload: Workload, sandbox: Sandbox, service_account: str | None, options: PodOptions
     ) -> Pod:
         earlier = self._records.get(workload.pod)
-        if (
-            earlier is not None and earlier.cookie != sandbox.netns.cookie()
-        ):  # of a sandbox that is no longer meant
+        if earlier is not None and earlier.cookie != sandbox.netns.cookie():  # of one that is no longer meant
             await self._forget(earlier)
             earlier = None
         worker = least_loaded(self._workers, (pod.straw for pod in self.pods.values()))
@@ -237,31 +293,39 @@ class Manager:
                 f"cannot write the record of {pod.name}: {os.strerror(error.errno or 0)}; is {RUN_ROOT} full?"
             ) from error
         self.pods[pod.name] = pod
+        self.refused.pop(pod.name, None)
+        self.on_change(pod.cookie)
         return pod
 
     async def _remove(self, pod: Pod) -> None:
         await unenroll(pod, self._steering)
         self.pods.pop(pod.name, None)
         self._records.remove(pod.name)
+        self.on_change(pod.cookie)
 
     async def _release(self, pod: str) -> dict[str, Any]:
         """Unenrol what an earlier daemon enrolled and this one could not."""
-        record = self._records.get(pod)
+        record, refused = self._records.get(pod), self.refused.get(pod)
+        if record is None and refused is not None:
+            record = Record(pod, refused.netns, refused.cookie, None, {})
         if record is None:
             raise EnrollError(
                 f"{pod} is not enrolled on node {self.node}; `zproxy pods` lists those that are"
             )
         await asyncio.to_thread(self._steering.detach, record.cookie)
-        if _is_there(record):
-            with open_netns(pod, record.netns, None) as netns:
+        netns = await asyncio.to_thread(namespaces.find, record.cookie, (record.netns,))
+        if netns is not None:
+            with netns:
                 await asyncio.to_thread(network_restore, PodNetwork(netns), record.former_sysctls)
         self._records.remove(pod)
+        self.refused.pop(pod, None)
         _log.info("unenrolled %s", pod)
         return {"pod": pod, "state": "unenrolled", "ips": [], "node": self.node}
 
     async def _forget(self, record: Record) -> None:
         await asyncio.to_thread(self._steering.detach, record.cookie)
         self._records.remove(record.pod)
+        self.refused.pop(record.pod, None)
 
 
 def _warn(pod: Pod) -> None:
@@ -279,12 +343,3 @@ def _options(wanted: dict[str, Any]) -> PodOptions:
         return PodOptions.of_json(wanted)
     except ValueError as error:
         raise EnrollError(f"no such choice for a pod: {error}; udp is audit or block") from error
-
-
-def _is_there(record: Record) -> bool:
-    """Tell whether the namespace is the one that was enrolled, under the path that it had."""
-    try:
-        with open_netns(record.pod, record.netns, None) as found:
-            return found.cookie() == record.cookie
-    except EnrollError:
-        return False

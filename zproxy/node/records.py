@@ -31,10 +31,10 @@ class Records:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def save(self, record: Record) -> None:
         """Write a pod's record; raise OSError."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._path(record.pod)
         draft = path.with_suffix(".new")
         draft.write_text(
@@ -58,6 +58,15 @@ class Records:
                 path.unlink(missing_ok=True)
             else:
                 yield record
+
+    def peek(self) -> Iterator[Record]:
+        """Yield every readable record, and change nothing."""
+        found = (_read(path) for path in sorted(self._directory.glob("*.json")))
+        return (record for record in found if record is not None)
+
+    def files(self) -> list[Path]:
+        """Return what a Records ever wrote there, drafts of a write that broke off included."""
+        return sorted(path for path in self._directory.glob("*") if path.suffix in (".json", ".new"))
 
     def _path(self, pod: str) -> Path:
         return self._directory / (pod.replace("/", "_") + ".json")

@@ -5,6 +5,7 @@ workers share anything that changes, and one pool key has one pool.
 """
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -90,7 +91,7 @@ class PodWorker:
 
 
 class PlacedStraw:
-    """A straw and the worker that it is on. Plain values here NEVER change while the straw is open."""
+    """A straw and the worker that it is on. Plain values here change by `reopen` only."""
 
     def __init__(self, worker: PodWorker, straw: Straw) -> None:
         self.worker = worker
@@ -107,6 +108,27 @@ class PlacedStraw:
             return [view(tunnel, now) for tunnel in self._straw.tunnels()]
 
         return await self.worker.call(look)
+
+    async def sockets(self) -> frozenset[int]:
+        """Return the inodes of the listening sockets."""
+
+        def look() -> frozenset[int]:
+            return frozenset(os.fstat(each.sock.fileno()).st_ino for each in self._straw.listeners)
+
+        return await self.worker.call(look)
+
+    async def reopen(self) -> None:
+        """See Straw; `plaintext_fd` is another one afterwards."""
+        await self.worker.call(self._straw.reopen)
+        self.plaintext_fd = self._straw.plaintext_fd
+
+    async def when_lost(self, tell: Callable[[], object]) -> None:
+        """Call `tell` whenever the kernel has taken a listener away, on the worker's thread."""
+
+        def keep() -> None:
+            self._straw.on_lost = tell
+
+        await self.worker.call(keep)
 
     async def on_mesh(self, former: Mesh) -> None:
         """See Straw."""

@@ -30,6 +30,10 @@ class Family(NamedTuple):
     is_gauge: bool = False
 
 
+Read = Callable[[], Awaitable[list[Family]]]
+"""Takes the figures of one part of the daemon."""
+
+
 class Tally(NamedTuple):
     """Figures of one series."""
 
@@ -42,7 +46,7 @@ class Tally(NamedTuple):
 class Metrics:
     """What `zproxy metrics` shows of one node: the sums over its workers, of which each is asked."""
 
-    def __init__(self, reads: Sequence[Callable[[], Awaitable[list[Family]]]], writer: LineWriter) -> None:
+    def __init__(self, reads: Sequence[Read], writer: LineWriter) -> None:
         """Ask each of `reads` for the families of one worker, which is to answer from its own thread."""
         self._reads = reads
         self._writer = writer

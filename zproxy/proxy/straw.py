@@ -35,16 +35,15 @@ class Straw:
         self.pod = pod
         counts = pod.connections.totals.tunnels["client"]
         pod.pool = Pool(partial(dial_tunnel, pod), pod.worker.limits.streams_waiting, counts)
-        handlers: tuple[Accepted, ...] = (
+        self.on_lost: Callable[[], object] = bool
+        """Called when the kernel has taken a listener away, from the worker's thread; see `reopen`."""
+        self._handlers: tuple[Accepted, ...] = (
             Outbound(pod).on_accept,
             Plaintext(pod).on_accept,
             Inbound(pod).on_accept,
         )
         sockets = self._bind()
-        self.listeners = tuple(
-            Listener(sock, pod.worker.poller, handler, pod.worker.paused)
-            for sock, handler in zip(sockets, handlers, strict=True)
-        )
+        self.listeners = [self._serve(*each) for each in zip(sockets, self._handlers, strict=True)]
 
     @property
     def plaintext_fd(self) -> int:
@@ -75,6 +74,17 @@ class Straw:
         self.pod.pool.retire(is_stale, TunnelClosed("the pod at the end of the tunnel left the mesh"))
         self.pod.worker.poller.flush()
 
+    def reopen(self) -> None:
+        """Listen again where a listening socket was destroyed; raise EnrollError, and the others stay.
+
+        Connections that it had accepted live on.
+        """
+        for number, listener in enumerate(self.listeners):
+            if not listener.is_listening:
+                sock = _bound(listener.port, self._listen)
+                listener.close()
+                self.listeners[number] = self._serve(sock, self._handlers[number])
+
     def drain(self) -> None:
         """Take nothing new; let what is under way end."""
         for listener in self.listeners:
@@ -92,6 +102,14 @@ class Straw:
             tunnel.close()
         self.pod.worker.poller.flush()
         self.pod.certificates.close()
+
+    def _serve(self, sock: socket.socket, handler: Accepted) -> Listener:
+        listener = Listener(sock, self.pod.worker.poller, handler, self.pod.worker.paused)
+        listener.on_lost = self._lose
+        return listener
+
+    def _lose(self) -> None:
+        self.on_lost()
 
     def _bind(self) -> tuple[socket.socket, ...]:
         opened: list[socket.socket] = []

@@ -6,7 +6,7 @@ cgroup, namespace or interface goes; a defunct link is replaced.
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from zproxy.errors import RequirementError, SteeringError
 from zproxy.steering import syscall
 from zproxy.steering.hooks import Hook, Place
 from zproxy.steering.info import LinkInfo, link_info
+from zproxy.steering.pins import entries
 
 
 class Program(NamedTuple):
@@ -57,6 +58,29 @@ def ensure(pin: Path, hook: Hook, program: Program, target: Target) -> bool:
     finally:
         os.close(fd)
     return True
+
+
+def follow(directory: Path, wanted: Mapping[str, int]) -> None:
+    """Let links of interfaces that were renamed keep their place under the new name's pin.
+
+    `wanted` are pins with the ifindex that each should hang on. A program is at an interface once only, so a
+    link that is pinned under the wrong name would keep the right one from being made.
+    """
+    for path in entries(directory):
+        found = describe(path)
+        if found is None or not found.target or wanted.get(path.name) == found.target:
+            continue
+        hook = path.name.partition("-")[0]
+        pins = (
+            pin for pin, target in wanted.items() if target == found.target and pin.startswith(f"{hook}-")
+        )
+        name = next(pins, None)
+        if name is None:
+            continue
+        if (directory / name).exists():  # two have exchanged their names
+            release(path)
+        else:
+            path.rename(directory / name)
 
 
 def refresh(pin: Path, program: Program) -> None:

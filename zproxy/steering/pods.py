@@ -196,6 +196,7 @@ class Pods:
         with _saying(f"cannot make {directory}"):
             directory.mkdir(mode=0o700, exist_ok=True)
         undo.callback(_remove_if_empty, self._pins, pod.cookie)
+        links.follow(directory, self._interface_pins_by_index(pod))
         if pod.cgroup is not None:
             self._put_cgroup_links(pod, pod.cgroup, undo)
         self._put_link(pod, HOOKS[LOOKUP].pin, LOOKUP, self._lookup_target(pod), undo)
@@ -209,6 +210,14 @@ class Pods:
             pin = self._pins.pod(pod.cookie) / hook.pin
             if attachment.ensure(pin, hook, self._objects.programs[name], cgroup):
                 undo.callback(links.release, pin)
+
+    def _interface_pins_by_index(self, pod: PodSteering) -> dict[str, int]:
+        found = {
+            interface_pin(HOOKS[program].pin, interface): self._interface_target(pod, program, interface)
+            for interface in pod.interfaces
+            for program in AT_INTERFACES
+        }
+        return {pin: target.number for pin, target in found.items()}
 
     def _put_link(self, pod: PodSteering, pin: str, program: str, target: Target, undo: ExitStack) -> None:
         path = self._pins.pod(pod.cookie) / pin

@@ -22,6 +22,7 @@ from zproxy.steering.exemption import Exemption
 from zproxy.steering.former import Former
 from zproxy.steering.heart import Heart
 from zproxy.steering.hooks import HOOKS, Place
+from zproxy.steering.inspect_pod import Inspector, NodeFacts
 from zproxy.steering.install import install
 from zproxy.steering.kubelet import ProbeChoice
 from zproxy.steering.layout import COOKIE, ENABLED, INDEX, IP, REASONS, ConnEntry, PodEntry, pack_ip
@@ -53,6 +54,8 @@ class Steering:
         """Take over `objects`; use `Steering.open`."""
         self._pins = pins
         self._objects = objects
+        self.inspector = Inspector(pins, objects)
+        """Looks at what the kernel has, for who compares it with what is wanted."""
         self._pods = Pods(pins, objects)
         self._former = Former(pins)
         self._cpus = possible_cpus()
@@ -92,10 +95,9 @@ class Steering:
         except OSError as error:
             raise SteeringError(f"cannot use the pins in {pins.directory}: {error}") from error
         try:
-            attachment.attach_node(pins, objects, attach, places.top, places.own)
-            attachment.attach_kubelet(pins, objects, chosen.cgroup)
-            _write_node_ips(objects, chosen.node_ips)
             opened = cls(pins, objects, attach, places, chosen)
+            opened._attach_node()
+            _write_node_ips(objects, chosen.node_ips)
             opened._leave_root()
             opened._former.collect()
         except BaseException:
@@ -143,6 +145,24 @@ class Steering:
         self._former.release(cookie)
         self._leave_root()
 
+    def node_facts(self) -> NodeFacts:
+        """Return what the kernel has of that which serves all pods."""
+        return self.inspector.node(os.stat(self._places.top).st_ino, self.attach_mode)
+
+    def mend(self) -> None:
+        """Pin and attach again what of that has gone; raise SteeringError."""
+        pins = self._pins
+        try:
+            for directory in (pins.maps, pins.programs, pins.links, pins.pods):
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name, fd in self._objects.maps.items():
+                _pin_again(fd, pins.maps / name)
+            for name, program in self._objects.programs.items():
+                _pin_again(program.fd, pins.programs / name)
+        except OSError as error:
+            raise SteeringError(f"cannot pin again in {pins.directory}: {error}") from error
+        self._attach_node()
+
     def pods(self) -> list[PodEntry]:
         """Return the pods that the kernel steers now, by cookie."""
         return self._pods.entries()
@@ -167,6 +187,12 @@ class Steering:
         if cgroup is not None:
             return search.given(cgroup)
         return search.by_processes() if pid is None else search.of_process(pid)
+
+    def _attach_node(self) -> None:
+        """Attach what serves all pods, or see that it is."""
+        places = self._places
+        attachment.attach_node(self._pins, self._objects, self.attach_mode, places.top, places.own)
+        attachment.attach_kubelet(self._pins, self._objects, self.probes.cgroup)
 
     def _leave_root(self) -> None:
         """With `--attach pod`, drop what an earlier daemon has at the root, once no pod depends on it."""
@@ -234,6 +260,12 @@ def _refuse_exclusive(attach: Attach, places: Places) -> None:
         preflight.refuse_exclusive(places.top, attachment.AT_ROOT)
     for cgroup in preflight.with_ancestors(places.own, places.root):
         preflight.refuse_exclusive(cgroup, own)
+
+
+def _pin_again(fd: int, path: Path) -> None:
+    """What somebody else pinned there meanwhile stays, and is reported."""
+    with suppress(FileExistsError):
+        syscall.obj_pin(fd, path)
 
 
 def _write_node_ips(objects: Objects, ips: Sequence[str]) -> None:

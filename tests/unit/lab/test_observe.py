@@ -11,6 +11,7 @@ from zproxy.errors import EnrollError, ZproxyError
 from zproxy.lab import observe as module
 from zproxy.lab.observe import find, observe
 from zproxy.lab.prove import judge
+from zproxy.node.refused import Refused
 
 pytestmark = pytest.mark.root
 
@@ -135,6 +136,13 @@ def test_connections_from_before_the_run_are_left_out(pods: tuple[Namespace, Nam
     old = fields | {"id": 1, "pod": "demo/client", "direction": "outbound", "tunnel": 1}
     daemons["node-a"].rows["connections"] = [old]
     assert observe("demo/client", "demo/server", (8080,), daemons).source.connections == ()
+
+
+def test_a_pod_that_is_refused_says_why(pods: tuple[Namespace, Namespace]) -> None:
+    daemons = _daemons(pods)
+    daemons["node-a"].rows["pods"] = [Refused("demo/client", "", 7, "port 15006 is in use").row("node-a")]
+    with pytest.raises(EnrollError, match="demo/client is refused on node-a: port 15006 is in use"):
+        find("demo/client", daemons)
 
 
 def test_a_pod_that_is_not_enrolled_is_one_sentence(pods: tuple[Namespace, Namespace]) -> None:

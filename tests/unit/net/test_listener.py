@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.support.bench import Bench
+from tests.support.netns import namespace
 from zproxy.net.listener import ACCEPTS_PER_TURN, Listener
 from zproxy.net.worker import LISTENER_PAUSE_S
 
@@ -114,8 +115,8 @@ def test_a_client_that_left_in_the_queue_costs_one_turn_nothing(bench: Bench, do
 
 
 def test_an_error_that_it_does_not_know_is_no_pause(bench: Bench, door: Door) -> None:
-    door.listener.sock = FailingSocket(door.listener.sock, errno.EINVAL)  # type: ignore[assignment] # stands in
-    with pytest.raises(OSError, match="Invalid argument"):
+    door.listener.sock = FailingSocket(door.listener.sock, errno.EBADF)  # type: ignore[assignment] # stands in
+    with pytest.raises(OSError, match="Bad file descriptor"):
         door.listener.on_event(0)
 
 
@@ -146,3 +147,38 @@ def test_a_listener_closed_during_its_pause_stays_closed(bench: Bench, door: Doo
     door.listener.close()
     assert len(bench.worker.paused) == len(bench.worker.poller) == 0
     bench.advance(1.0)
+
+
+def test_a_socket_that_was_taken_away_is_told_once_and_watched_no_longer(bench: Bench) -> None:
+    door = Door(bench)
+    lost: list[bool] = []
+    door.listener.on_lost = lambda: lost.append(True)
+    watched = len(bench.worker.poller)
+    real, door.listener.sock = door.listener.sock, FailingSocket(door.listener.sock, errno.EINVAL)  # type: ignore[assignment] # stands in
+    door.listener.on_event(0)
+    assert (lost, len(bench.worker.poller)) == ([True], watched - 1)
+    door.listener.sock = real
+    door.listener.close()
+
+
+@pytest.mark.root
+def test_the_kernel_takes_a_listener_away_from_who_may_not_notice() -> None:
+    """SOCK_DESTROY (`ss -K`) is for everybody with CAP_NET_ADMIN in the socket's namespace."""
+    bench = Bench()
+    with namespace() as pod:
+        sock = pod.listen(7001)
+        sock.setblocking(False)
+        lost: list[bool] = []
+        listener = Listener(sock, bench.worker.poller, lambda *_: None, bench.worker.paused)
+        listener.on_lost = lambda: lost.append(True)
+        assert states(listener) == [True]
+        pod.execute("ss", "-K", "-t", "state", "listening", "sport", "=", ":7001")
+        bench.wait(lambda: bool(lost))
+        assert states(listener) == [False]
+        listener.close()
+        assert states(listener) == [False], "closed is not listening, either"
+    bench.close()
+
+
+def states(*listeners: Listener) -> list[bool]:
+    return [listener.is_listening for listener in listeners]

@@ -2,11 +2,12 @@
 
 import asyncio
 import gc
+import threading
 import weakref
 
 import pytest
 
-from zproxy.net.tasks import every, spawn
+from zproxy.net.tasks import every, in_thread, spawn
 
 
 def test_a_task_nobody_holds_survives_the_collector() -> None:
@@ -70,3 +71,28 @@ def test_a_timer_goes_on_after_an_error(caplog: pytest.LogCaptureFixture) -> Non
 
     asyncio.run(run())
     assert "timer failed" in caplog.text
+
+
+def test_who_is_cancelled_waits_for_the_thread() -> None:
+    """Descriptors that the thread works with are closed next."""
+    started, may_end = threading.Event(), threading.Event()
+    ended: list[int] = []
+
+    def work() -> int:
+        started.set()
+        may_end.wait(10)
+        ended.append(1)
+        return 7
+
+    async def main() -> list[int]:
+        task = spawn(in_thread(work), "threaded")
+        await asyncio.to_thread(started.wait, 10)
+        task.cancel()
+        asyncio.get_running_loop().call_soon(may_end.set)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return list(ended)
+
+    assert asyncio.run(main()) == [1]
+    may_end.set()
+    assert asyncio.run(in_thread(work)) == 7

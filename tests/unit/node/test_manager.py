@@ -3,6 +3,8 @@
 import asyncio
 import os
 import re
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ from tests.support.podstate import listening, state_of, sysctls
 from tests.support.steering import NODE, Bench, bench, open_files, pod_of
 from zproxy.errors import EnrollError, SteeringError
 from zproxy.model.workload import Protocol
+from zproxy.net import namespaces
 from zproxy.node.records import Record
+from zproxy.node.refused import Refused
 
 PORTS = [15001, 15006, 15008]
 SYSCTL = "net/ipv4/tcp_tw_reuse"
@@ -74,6 +78,7 @@ def test_the_row_of_an_enrolled_pod_is_what_the_kernel_says(node: Bench, client:
         "service_account": "client",
         "identity": "spiffe://cluster.local/ns/demo/sa/client",
         "state": "enrolled",
+        "reason": "",
         "listeners": PORTS,
         "worker": 0,
         "pid": os.getpid(),
@@ -365,9 +370,16 @@ def test_a_pod_that_cannot_be_taken_up_stays_refused_until_that_is_mended(
     asyncio.run(node.manager.close())
     with client.listen(15006):
         restart(node)
-        assert node.manager.rows() == []
+        (row,) = node.manager.rows()
+        assert (row["pod"], row["state"]) == ("demo/client", "refused")
+        assert row["reason"].startswith("port 15006 is in use inside the pod")
         assert list(node.steering.attached) == [client.netns.cookie()]
-        assert "its connections are refused: demo/client: port 15006 is in use" in caplog.text
+        asyncio.run(node.manager.restore())
+        said = "its connections are refused: demo/client: port 15006 is in use"
+        assert caplog.text.count(said) == 1, "the same reason is not said again"
+    asyncio.run(node.manager.restore())
+    assert node.manager.rows()[0]["state"] == "enrolled", "it is tried again, and the cause has gone"
+    node.unenroll("demo/client")
     assert node.enroll("demo/client", netns=client.name)["changed"] is True
     node.unenroll("demo/client")
     assert state_of(client) == state
@@ -396,7 +408,10 @@ def test_one_pod_that_cannot_be_taken_up_stops_no_other(
     node.enroll("demo/server", netns=pods[1].name)
     node.mesh = mesh(pod_of("demo/server", pods[1]))
     restart(node)
-    assert [row["pod"] for row in node.manager.rows()] == ["demo/server"]
+    assert [(row["pod"], row["state"]) for row in node.manager.rows()] == [
+        ("demo/client", "refused"),
+        ("demo/server", "enrolled"),
+    ]
 
 
 @pytest.mark.root
@@ -438,3 +453,60 @@ def test_a_given_cgroup_is_kept_and_restored(node: Bench, client: Namespace) -> 
     assert node.steering.examined[-1] == (None, "/pods/one")
     (row,) = node.manager.rows()
     assert row["cgroup"] == "/pods/one"
+
+
+@pytest.mark.root
+def test_a_pod_is_found_again_when_the_process_it_was_named_by_has_ended(
+    node: Bench, client: Namespace
+) -> None:
+    with subprocess.Popen(["ip", "netns", "exec", client.name, "cat"], stdin=subprocess.PIPE) as process:
+        entered(process.pid, client)
+        row = node.enroll("demo/client", pid=process.pid)
+        assert row["netns"]["path"] == f"/proc/{process.pid}/ns/net"
+    restart(node)
+    (row,) = node.manager.rows()
+    assert (row["state"], row["netns"]["path"]) == ("enrolled", f"/run/netns/{client.name}")
+
+
+def entered(pid: int, pod: Namespace) -> None:
+    """Wait until a process is in the namespace of `pod`."""
+    ends = time.monotonic() + 10
+    while os.stat(f"/proc/{pid}/ns/net").st_ino != pod.netns.key[1]:
+        assert time.monotonic() < ends
+
+
+@pytest.mark.root
+def test_the_reconciler_is_told_who_came_and_who_left(node: Bench, client: Namespace) -> None:
+    told: list[int] = []
+    node.manager.on_change = told.append
+    cookie = node.enroll("demo/client", netns=client.name)["netns"]["cookie"]
+    node.unenroll("demo/client")
+    assert told == [cookie, cookie]
+
+
+@pytest.mark.root
+def test_a_pod_without_a_record_can_be_unenrolled(node: Bench, client: Namespace) -> None:
+    cookie = client.netns.cookie()
+    node.manager.refuse(Refused("demo/client", client.netns.path, cookie, "there is no record"))
+    assert node.unenroll("demo/client")["state"] == "unenrolled"
+    assert node.steering.calls == [("detach", cookie)]
+    assert node.manager.rows() == []
+
+
+@pytest.mark.root
+def test_a_pod_that_is_unenrolled_while_it_is_restored_stays_out(
+    node: Bench, client: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.enroll("demo/client", netns=client.name)
+    asyncio.run(node.manager.close())
+    node.manager = node.new_manager()
+    find = namespaces.find
+
+    def unenroll_and_find(*hints: Any) -> Any:
+        node.records.remove("demo/client")
+        return find(*hints)
+
+    monkeypatch.setattr(namespaces, "find", unenroll_and_find)
+    files = open_files()
+    asyncio.run(node.manager.restore())
+    assert (node.manager.rows(), open_files()) == ([], files)

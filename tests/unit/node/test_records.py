@@ -51,6 +51,8 @@ def test_records_may_be_removed_while_they_are_loaded(records: Records) -> None:
 
 
 def test_only_root_reads_them(records: Records, tmp_path: Path) -> None:
+    assert not (tmp_path / "node").exists(), "who only looks makes no directory"
+    records.save(CLIENT)
     assert (tmp_path / "node" / "pods").stat().st_mode & 0o777 == 0o700
 
 
@@ -79,3 +81,18 @@ def test_what_is_no_record_is_removed(records: Records, tmp_path: Path, text: st
     assert records.get("demo/x") is None
     assert list(records.load()) == [CLIENT]
     assert not damaged.exists()
+
+
+def test_looking_changes_nothing(records: Records, tmp_path: Path) -> None:
+    records.save(CLIENT)
+    damaged = tmp_path / "node" / "pods" / "demo_x.json"
+    damaged.write_text("{")
+    assert list(records.peek()) == [CLIENT]
+    assert damaged.exists()
+
+
+def test_drafts_and_damaged_records_are_its_files_and_nothing_else(records: Records, tmp_path: Path) -> None:
+    records.save(CLIENT)
+    for name in ("demo_x.json", "demo_y.new", "stranger"):
+        (tmp_path / "node" / "pods" / name).write_text("{")
+    assert [path.name for path in records.files()] == ["demo_client.json", "demo_x.json", "demo_y.new"]

@@ -1,6 +1,7 @@
 """Workers and the straws on them, as the control plane sees them."""
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,9 +11,12 @@ import pytest
 
 from tests.support.inline import InlineDriver
 from tests.support.mesh import workload
+from tests.support.netns import namespace
 from tests.support.plane import Plane
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction
+from zproxy.net import netlink
+from zproxy.net.sockets import SocketFactory
 from zproxy.node.workers import Figures, PlacedStraw, PodWorker, least_loaded
 from zproxy.observe.metrics import families
 from zproxy.proxy.straw import Straw
@@ -116,3 +120,23 @@ def test_a_pod_goes_to_the_worker_with_the_fewest_and_the_first_of_several(
     workers = [worker_of(plane, each) for each in range(3)]
     straws = [PlacedStraw(workers[each], plane.client_straw) for each in on]
     assert least_loaded(workers, straws) is workers[number]
+
+
+@pytest.mark.root
+def test_a_straw_s_listeners_are_known_opened_again_and_missed() -> None:
+    with closing(Plane()) as plane, namespace() as pod:
+        plane.server.sockets = SocketFactory(pod.netns, lambda fd: None)
+        straw = PlacedStraw(worker_of(plane), Straw(plane.server))
+        lost: list[bool] = []
+        asyncio.run(straw.when_lost(lambda: lost.append(True)))
+        before = asyncio.run(straw.sockets())
+        assert before == {each.inode for each in pod.run(netlink.listening)}
+        pod.execute("ss", "-K", "-t", "state", "listening", "sport", "=", ":15006")
+        plane.worker.poller.run_batch(1.0)
+        assert lost == [True]
+        asyncio.run(straw.reopen())
+        after = asyncio.run(straw.sockets())
+        assert len(before & after) == 2
+        assert after == {each.inode for each in pod.run(netlink.listening)}
+        assert os.fstat(straw.plaintext_fd).st_ino in after - before
+        asyncio.run(straw.close("over"))

@@ -173,3 +173,28 @@ def test_a_mesh_in_which_the_peer_stays_cuts_nothing() -> None:
         plane.client_straw.on_mesh(former)
         near.sendall(b"still there")
         assert plane.receive(far, 11) == b"still there"
+
+
+@pytest.mark.root
+def test_a_listener_that_was_destroyed_is_opened_again_and_the_others_stay() -> None:
+    with closing(Plane()) as plane, namespace() as pod:
+        plane.server.sockets = SocketFactory(pod.netns, lambda fd: None)
+        straw = Straw(plane.server)
+        before = [listener.sock for listener in straw.listeners]
+        straw.reopen()
+        assert [listener.sock for listener in straw.listeners] == before
+        pod.execute("ss", "-K", "-t", "state", "listening", "sport", "=", f":{PORTS[1]}")
+        squatter = pod.listen(PORTS[1])
+        with pytest.raises(EnrollError, match=f"port {PORTS[1]} is in use inside the pod"):
+            straw.reopen()
+        squatter.close()
+        straw.reopen()
+        assert [listener.sock is sock for listener, sock in zip(straw.listeners, before, strict=True)] == [
+            True,
+            False,
+            True,
+        ]
+        assert straw.listeners[1].is_listening
+        assert straw.plaintext_fd == straw.listeners[1].sock.fileno()
+        straw.close("over")
+        assert pod.execute("ss", "-Hltn").stdout == ""

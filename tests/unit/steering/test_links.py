@@ -1,13 +1,14 @@
 """Links: kept while right, updated in place, replaced when defunct, released whoever holds them."""
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.bpf_maps import attached_to_cgroup, bpffs, program
-from tests.support.netns import PREFIX, Namespace, namespace
+from tests.support.netns import PREFIX, Namespace, ip, namespace
 from zproxy.errors import RequirementError, SteeringError
 from zproxy.steering import links, syscall
 from zproxy.steering.cgroups import root_cgroup
@@ -142,3 +143,60 @@ def test_a_kernel_without_tcx_is_named(pins: Path, first: Program) -> None:
     hook = Hook("tcx_ingress", ProgType.SCHED_CLS, AttachType.TCX_INGRESS, Place.INTERFACE)
     with pytest.raises(RequirementError, match=r"TCX links need Linux 6\.6 or newer, this is "):
         links.ensure(pins / "link", hook, first, Target(1, "eth0 of a/b", refuse))
+
+
+INGRESS = HOOKS["zp_ingress"]
+
+
+@pytest.fixture
+def ingress() -> Iterator[Program]:
+    with program(ProgType.SCHED_CLS, AttachType.TCX_INGRESS, "zpt_ingress") as fd:
+        yield Program(fd, prog_info(fd).id)
+
+
+@pytest.fixture
+def directory(pins: Path) -> Path:
+    """A pod's own: the root of a bpffs has files of the kernel's."""
+    made = pins / "pod"
+    made.mkdir()
+    return made
+
+
+def ensure_at(ns: Namespace, run: Program, pin: Path, interface: str) -> int:
+    index = ns.run(lambda: socket.if_nametoindex(interface))
+    target = Target(
+        index, interface, lambda: ns.run(lambda: syscall.link_create(run.fd, index, INGRESS.attach_type))
+    )
+    links.ensure(pin, INGRESS, run, target)
+    return index
+
+
+def test_a_link_follows_its_interface_to_another_name(directory: Path, ingress: Program) -> None:
+    with namespace() as ns:
+        ip("-n", ns.name, "link", "add", "name", "a", "type", "veth", "peer", "name", "b")
+        index = ensure_at(ns, ingress, directory / "tcx_ingress-a", "a")
+        made = links.describe(directory / "tcx_ingress-a")
+        links.follow(directory, {"tcx_ingress-a": index, "sk_lookup": 7})
+        assert links.describe(directory / "tcx_ingress-a") == made, "a right name is kept"
+        links.follow(directory, {"tcx_ingress-c": index, "tcx_egress-c": index})
+        assert [path.name for path in directory.iterdir()] == ["tcx_ingress-c"]
+        assert links.describe(directory / "tcx_ingress-c") == made
+        links.follow(directory, {"tcx_ingress-d": index + 100})
+        assert [path.name for path in directory.iterdir()] == ["tcx_ingress-c"], "elsewhere, so left alone"
+
+
+def test_interfaces_that_exchanged_names_have_one_link_each(directory: Path, ingress: Program) -> None:
+    with namespace() as ns:
+        ip("-n", ns.name, "link", "add", "name", "a", "type", "veth", "peer", "name", "b")
+        a = ensure_at(ns, ingress, directory / "tcx_ingress-a", "a")
+        b = ensure_at(ns, ingress, directory / "tcx_ingress-b", "b")
+        for before, after in (("a", "x"), ("b", "a"), ("x", "b")):
+            ip("-n", ns.name, "link", "set", "dev", before, "name", after)
+        links.follow(directory, {"tcx_ingress-a": b, "tcx_ingress-b": a})
+        assert ensure_at(ns, ingress, directory / "tcx_ingress-a", "a") == b
+        assert ensure_at(ns, ingress, directory / "tcx_ingress-b", "b") == a
+        found = {path.name: links.describe(path) for path in directory.iterdir()}
+        assert {name: info.target for name, info in found.items() if info} == {
+            "tcx_ingress-a": b,
+            "tcx_ingress-b": a,
+        }

@@ -1,0 +1,98 @@
+"""The part of drift that is in a pod's own network: loopback, rules, routes, sysctls. It only decides."""
+
+from collections.abc import Iterator
+from socket import AF_INET, AF_INET6
+from typing import Final
+
+from zproxy.config import SOURCE_MARK, SOURCE_MARK_MASK, SOURCE_RULE_PRIORITY, SOURCE_TABLE
+from zproxy.net.netlink import Route, Rule
+from zproxy.node.facts import LOOPBACK, NetworkFacts
+from zproxy.node.findings import Finding, Repair, Status
+from zproxy.node.routes import RTN_LOCAL, SYSCTLS
+
+FAMILY_NAMES: Final = {AF_INET: "IPv4", AF_INET6: "IPv6"}
+
+
+def judge_network(network: NetworkFacts) -> Iterator[Finding]:
+    """Yield a verdict on everything that brings the app's answers back to the straw."""
+    yield _loopback(network)
+    yield from _rules(network)
+    yield from _routes(network)
+    yield _sysctls(network)
+
+
+def _loopback(network: NetworkFacts) -> Finding:
+    if any(each.name == LOOPBACK and each.is_up for each in network.interfaces):
+        return Finding("loopback", Status.OK, "up")
+    return Finding(
+        "loopback", Status.MISSING, "lo is down: nothing reaches the listeners", "ip link set lo up"
+    )
+
+
+def _rules(network: NetworkFacts) -> Iterator[Finding]:
+    wanted = {family: _our_rule(family) for family in FAMILY_NAMES}
+    for family, name in FAMILY_NAMES.items():
+        rules = [rule for rule in network.rules if rule.family == family]
+        check = f"rule {name}"
+        if not rules:
+            yield Finding(check, Status.NOTE, f"this namespace has no {name}")
+        elif wanted[family] not in rules:
+            taken = [rule for rule in rules if _uses_our_numbers(rule)]
+            remedy = f"`ip rule` in the pod shows who uses {SOURCE_RULE_PRIORITY} or table {SOURCE_TABLE}"
+            yield Finding(
+                check,
+                Status.DRIFTED if taken else Status.MISSING,
+                f"mark {SOURCE_MARK:#x} does not look up table {SOURCE_TABLE}: the app's answers are lost",
+                remedy if taken else "",
+                None if taken else Repair.NETWORK,
+            )
+        else:
+            yield _before(check, rules)
+
+
+def _our_rule(family: int) -> Rule:
+    return Rule(family, SOURCE_RULE_PRIORITY, SOURCE_MARK, SOURCE_MARK_MASK, SOURCE_TABLE)
+
+
+def _uses_our_numbers(rule: Rule) -> bool:
+    return rule.table == SOURCE_TABLE or rule.priority == SOURCE_RULE_PRIORITY
+
+
+def _before(check: str, rules: list[Rule]) -> Finding:
+    others = [rule for rule in rules if 0 < rule.priority < SOURCE_RULE_PRIORITY and _takes_ours(rule)]
+    if others:
+        listed = ", ".join(str(rule.priority) for rule in others)
+        remedy = "where they route marked packets elsewhere, the app's answers are lost"
+        return Finding(check, Status.NOTE, f"rules of others come before it: {listed}", remedy)
+    return Finding(check, Status.OK, f"priority {SOURCE_RULE_PRIORITY}")
+
+
+def _takes_ours(rule: Rule) -> bool:
+    return (SOURCE_MARK & rule.mask) == rule.mark
+
+
+def _routes(network: NetworkFacts) -> Iterator[Finding]:
+    loopback = next((each.ifindex for each in network.interfaces if each.name == LOOPBACK), 0)
+    for family, name in FAMILY_NAMES.items():
+        check = f"route {name}"
+        routes = [route for route in network.routes if route.family == family]
+        if family == AF_INET6 and not network.has_ipv6:
+            yield Finding(check, Status.NOTE, "IPv6 is off on lo")
+        elif Route(family, RTN_LOCAL, 0, loopback) in routes:
+            yield Finding(check, Status.OK, f"local default in table {SOURCE_TABLE}")
+        else:
+            detail = f"table {SOURCE_TABLE} has no local default: the app's answers are lost"
+            repair = None if routes else Repair.NETWORK
+            remedy = f"somebody else uses table {SOURCE_TABLE}" if routes else ""
+            yield Finding(check, Status.DRIFTED if routes else Status.MISSING, detail, remedy, repair)
+
+
+def _sysctls(network: NetworkFacts) -> Finding:
+    wrong = [
+        f"{name.replace('/', '.')} is {value}"
+        for name, value in network.sysctls.items()
+        if value != SYSCTLS[name]
+    ]
+    if wrong:
+        return Finding("sysctls", Status.DRIFTED, ", ".join(wrong), "", Repair.NETWORK)
+    return Finding("sysctls", Status.OK, f"{len(network.sysctls)} as wanted")
