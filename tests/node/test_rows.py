@@ -123,7 +123,7 @@ def test_an_app_that_listens_on_a_port_of_the_straw_first_keeps_the_pod_out_of_t
                 squatter.setsockopt(socket.SOL_SOCKET, option, 1)
                 squatter.bind((nodes.server.ip4, port))
                 squatter.listen()
-                with pytest.raises(ZproxyError, match=f"port {port} is in use inside the pod"):
+                with pytest.raises(ZproxyError, match=f"port {port} of demo/server is taken"):
                     nodes.enroll_server()
         assert nodes.b.client.call("pods") == []
     finally:

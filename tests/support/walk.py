@@ -47,6 +47,7 @@ def stable(text: str) -> str:
     text = re.sub(r"\[[\d,\s]*\]", lambda found: re.sub(r"\s", "", found[0]).replace(",", "."), text)
     text = re.sub(r"(?<![\w.:\[])\d+(?![\w.\]])", _number, text)
     text = re.sub(r"(?<=:)\d+\b|\b[0-9a-f]+(?=B\b)", _number, text)
+    text = re.sub(r"value: (?:[0-9a-f]{2} ?)+", "value: BYTES ", text)
     text = re.sub(r"\b(sk|ino):[0-9a-f]+", r"\1:N", text)
     text = re.sub(r"\b\d+(B|s)\b", r"N\1", text)
     return re.sub(r"\s+", " ", text).strip()
