@@ -5,16 +5,11 @@ Nothing else constructs its collaborators. Order: lock, mesh, identity, steering
 
 import asyncio
 import contextlib
-import fcntl
-import gc
 import itertools
 import logging
 import os
-import re
-import resource
 import signal
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,14 +19,14 @@ import uvloop
 
 from zproxy import __version__
 from zproxy.config import RUN_ROOT, Deadlines, Limits
-from zproxy.errors import ConfigError, RequirementError, WorkerFailed
+from zproxy.errors import RequirementError, WorkerFailed
 from zproxy.identity.ca import LocalCa
 from zproxy.identity.manager import CertificateManager
 from zproxy.model.attach import DEFAULT_PROBES, Attach, ProbeWish
 from zproxy.model.conn import OutboundPolicy
 from zproxy.model.workload import Workload
 from zproxy.net.deadline import Waiter
-from zproxy.net.drivers import Driver, ThreadDriver, name_thread
+from zproxy.net.drivers import Driver, ThreadDriver
 from zproxy.net.netns import Netns
 from zproxy.net.poller import Flushable, Pollable
 from zproxy.net.sockets import SocketFactory
@@ -41,6 +36,7 @@ from zproxy.node.control import ControlServer
 from zproxy.node.heartbeat import Heartbeat
 from zproxy.node.manager import Manager
 from zproxy.node.pressure import Pressure
+from zproxy.node.process import calm_collector, name_process, only_daemon, raise_file_limit
 from zproxy.node.reconciler import PERIOD_S, Reconciler
 from zproxy.node.reload import CurrentMesh
 from zproxy.node.steering_metrics import steering_families
@@ -61,11 +57,6 @@ from zproxy.wire.tls import TlsEngine, choose_engine
 DRAIN_S: Final = 5.0
 """After SIGTERM, how long open connections may go on: ztunnel's CONNECTION_TERMINATION_DEADLINE."""
 RENEW_S: Final = 60.0
-COLLECT_AFTER: Final = 10_000
-"""Container objects made and not freed before the young ones are searched for cycles: under a millisecond."""
-MAX_NODE_NAME: Final = 80
-"""A socket's path has room for 107 bytes, the control socket's directory included (unix(7))."""
-NODE_NAME: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9.-]{{0,{MAX_NODE_NAME - 1}}}")
 
 _log = logging.getLogger("zproxy")
 
@@ -94,9 +85,9 @@ def run(options: Options) -> None:
             "zproxy run needs root (it enters namespaces and loads eBPF); run it with sudo"
         )
     mesh = file.load(options.config)
-    _name_process()
-    _raise_file_limit()
-    with _only_daemon(options.node), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    name_process()
+    raise_file_limit()
+    with only_daemon(options.node), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(options, mesh))
 
 
@@ -113,7 +104,7 @@ async def _serve(options: Options, mesh: Mesh) -> None:
             daemon = Daemon(options, mesh, writer, stop, is_mesh_old)
             stack.push_async_callback(daemon.close)
             await daemon.start()
-            _calm_collector()
+            calm_collector()
             _log.info("ready: node %s, zproxy %s, TLS by %s", options.node, __version__, daemon.engine.name)
             await daemon.stopped()
             _log.info("stopping; enrolled pods stay steered and are refused until a daemon is back")
@@ -271,34 +262,6 @@ class Daemon:
         self._stop.set()
 
 
-@contextmanager
-def _only_daemon(node: str) -> Iterator[None]:
-    """Hold the node's lock for as long as the daemon runs; raise ConfigError when another holds it."""
-    if not NODE_NAME.fullmatch(node):
-        raise ConfigError(
-            f"--node {node!r} is not a node name: letters, digits, '-' and '.' only, the first a letter or "
-            f"digit, {MAX_NODE_NAME} at most"
-        )
-    directory = RUN_ROOT / node
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = directory / "lock"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(fd, 32, 0).decode().strip() or "unknown"
-            raise ConfigError(
-                f"a zproxy daemon for node {node} runs already (pid {holder}); stop it or use another --node"
-            ) from None
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the loop is there to hear it
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(fd)
-
-
 def _crashed(item: Pollable | Flushable | Waiter | Ticking, error: Exception) -> None:
     """A handler raised: end what it was handling, keep the node."""
     _log.error("internal error in %s", type(item).__name__, exc_info=error)
@@ -306,21 +269,3 @@ def _crashed(item: Pollable | Flushable | Waiter | Ticking, error: Exception) ->
         item.abort(f"{type(error).__name__}: {error}")
     except Exception:  # the object is beyond repair; its fd is closed when it is collected
         _log.exception("cannot close after an internal error")
-
-
-def _calm_collector() -> None:
-    """Spare the data plane the cycle collector: connections make no cycles, and what start-up made stays."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER, 10, 10)
-
-
-def _name_process() -> None:
-    """Let ss, ps and top show `zproxy` instead of the interpreter."""
-    name_thread("zproxy")
-
-
-def _raise_file_limit() -> None:
-    """Every connection is two descriptors: take all that the hard limit gives."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

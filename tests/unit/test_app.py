@@ -4,7 +4,6 @@ import fcntl
 import logging
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -25,10 +24,9 @@ from tests.support.netns import Namespace, pair
 from tests.support.podstate import listening, state_of
 from tests.support.steering import FakeSteering, open_files, pod_of
 from zproxy import app
-from zproxy.config import RUN_ROOT
 from zproxy.errors import ConfigError, SteeringError, WorkerFailed, ZproxyError
 from zproxy.net.poller import Poller
-from zproxy.node import client, manager
+from zproxy.node import client, manager, process
 from zproxy.node.client import Client
 
 ROOT = Path(__file__).parents[2]
@@ -94,11 +92,11 @@ def _stop(node: str) -> None:
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     made = Machine(tmp_path)
-    for module in (app, client, manager):
+    for module in (app, client, manager, process):
         monkeypatch.setattr(module, "RUN_ROOT", made.run_root)
     monkeypatch.setattr(app, "Steering", SimpleNamespace(open=lambda node, **_: made.steering))
-    monkeypatch.setattr(app, "_name_process", lambda: None)
-    monkeypatch.setattr(app, "_raise_file_limit", lambda: None)
+    monkeypatch.setattr(app, "name_process", lambda: None)
+    monkeypatch.setattr(app, "raise_file_limit", lambda: None)
     logger = logging.getLogger("zproxy")
     before = (logger.handlers[:], logger.level, logger.propagate)
     yield made
@@ -299,10 +297,6 @@ def test_what_cannot_name_a_node_is_refused(machine: Machine, node: str) -> None
     assert not machine.run_root.exists()
 
 
-def test_the_longest_node_name_has_a_control_socket_at_its_real_place() -> None:
-    assert len(str(RUN_ROOT / ("x" * app.MAX_NODE_NAME) / "control.sock")) <= 107
-
-
 @pytest.mark.root
 def test_a_bad_mesh_is_a_sentence_with_file_and_line_and_nothing_is_begun(machine: Machine) -> None:
     machine.options.config.write_text("workloads:\n- uid: x\n  nmae: y\n")
@@ -346,22 +340,6 @@ def test_who_is_not_root_is_told_so(tmp_path: Path) -> None:
     assert done.stderr == (
         "Error: zproxy run needs root (it enters namespaces and loads eBPF); run it with sudo\n"
     )
-
-
-def test_the_process_is_shown_as_zproxy() -> None:
-    code = "from zproxy.app import _name_process as n; n(); print(open('/proc/self/comm').read(), end='')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stdout == "zproxy\n"
-
-
-def test_the_daemon_takes_all_descriptors_that_it_may_have() -> None:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, before[1]), before[1]))
-        app._raise_file_limit()
-        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 class Item:

@@ -9,7 +9,6 @@ from typing import Any
 
 from zproxy.config import RUN_ROOT
 from zproxy.errors import EnrollError, ZproxyError
-from zproxy.model.attach import Attach
 from zproxy.model.pod import PodOptions
 from zproxy.model.workload import Protocol, Workload
 from zproxy.net import namespaces
@@ -102,7 +101,7 @@ class Manager:
                     at = present.cgroup.path or "no cgroup of its own"
                     raise EnrollError(f"{pod} is enrolled with {at}; to change that, unenroll it first")
                 has_changed = await self._change(present, options)
-                return self.row(present) | {"changed": has_changed}
+                return self._row(present) | {"changed": has_changed}
             chosen = _options(options)
             try:
                 self._refuse_taken(handle)
@@ -116,7 +115,7 @@ class Manager:
         _warn(enrolled)
         own, why = enrolled.cgroup
         _log.info("cgroup of %s: %s (%s)", pod, own or "none of its own", why)
-        return self.row(enrolled) | {"changed": True}
+        return self._row(enrolled) | {"changed": True}
 
     async def unenroll(self, pod: str) -> dict[str, Any]:
         """Take the pod out again; raise EnrollError when it is not enrolled."""
@@ -124,7 +123,7 @@ class Manager:
             present = self.pods.get(pod)
             if present is None:
                 return await self._release(pod)
-            row = self.row(present)
+            row = self._row(present)
             await self._remove(present)
         _log.info("unenrolled %s", pod)
         return row | {"state": "unenrolled"}
@@ -201,34 +200,12 @@ class Manager:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row per enrolled pod, and one for each that is refused."""
-        rows = [self.row(pod) for pod in self.pods.values()]
+        rows = [self._row(pod) for pod in self.pods.values()]
         rows += [pod.row(self.node) for pod in self.refused.values()]
         return sorted(rows, key=lambda row: str(row["pod"]))
 
-    def row(self, pod: Pod) -> dict[str, Any]:
-        """Return one pod as `zproxy pods` shows it; the keys are stable."""
-        device, inode = pod.netns.key
-        workload = pod.workload
-        return {
-            "pod": pod.name,
-            "namespace": workload.namespace,
-            "name": workload.name,
-            "node": self.node,
-            "ips": list(workload.workload_ips),
-            "netns": {"path": pod.netns.path, "dev": device, "inode": inode, "cookie": pod.cookie},
-            "service_account": workload.service_account,
-            "identity": str(workload.identity),
-            "state": "enrolled",
-            "reason": "",
-            **pod.options.as_json(),
-            "attach": _attached_at(self._steering.attach_mode, pod),
-            "cgroup": str(pod.cgroup.path or ""),
-            "cgroup_why": pod.cgroup.why,
-            "since": pod.since.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "listeners": pod.straw.ports,
-            "worker": pod.straw.worker.number,
-            "pid": os.getpid(),
-        }
+    def _row(self, pod: Pod) -> dict[str, Any]:
+        return pod.row(self.node, self._steering.attach_mode)
 
     def _workload(self, pod: str, service_account: str | None) -> Workload:
         namespace, slash, name = pod.partition("/")
@@ -331,11 +308,6 @@ class Manager:
 def _warn(pod: Pod) -> None:
     if pod.options.fail_open:
         _log.warning("%s fails open: without a daemon its traffic passes in the clear", pod.name)
-
-
-def _attached_at(mode: Attach, pod: Pod) -> str:
-    """Return at which cgroups the pod's programs hang: what the mode comes to for a pod without its own."""
-    return mode.value if pod.cgroup.path is not None else Attach.ROOT.value
 
 
 def _options(wanted: dict[str, Any]) -> PodOptions:

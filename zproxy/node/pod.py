@@ -1,7 +1,10 @@
 """An enrolled pod: its namespace, its straw, and what has to be undone when it leaves."""
 
+import os
 from datetime import UTC, datetime
+from typing import Any
 
+from zproxy.model.attach import Attach
 from zproxy.model.pod import PodOptions
 from zproxy.model.workload import Workload
 from zproxy.net.netns import Netns
@@ -52,6 +55,31 @@ class Pod:
             self.options,
             self.given_cgroup,
         )
+
+    def row(self, node: str, mode: Attach) -> dict[str, Any]:
+        """Return the pod as `zproxy pods` shows it; the keys are stable. `mode` is the node's `--attach`."""
+        device, inode = self.netns.key
+        workload = self.workload
+        return {
+            "pod": self.name,
+            "namespace": workload.namespace,
+            "name": workload.name,
+            "node": node,
+            "ips": list(workload.workload_ips),
+            "netns": {"path": self.netns.path, "dev": device, "inode": inode, "cookie": self.cookie},
+            "service_account": workload.service_account,
+            "identity": str(workload.identity),
+            "state": "enrolled",
+            "reason": "",
+            **self.options.as_json(),
+            "attach": mode.value if self.cgroup.path is not None else Attach.ROOT.value,
+            "cgroup": str(self.cgroup.path or ""),
+            "cgroup_why": self.cgroup.why,
+            "since": self.since.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "listeners": self.straw.ports,
+            "worker": self.straw.worker.number,
+            "pid": os.getpid(),
+        }
 
     def close(self) -> None:
         """Drop the handle."""
