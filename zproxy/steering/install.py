@@ -117,12 +117,11 @@ def _upgrade(pins: NodePins, objects: Objects, wanted: str) -> None:
 
 def _refresh(pins: NodePins, objects: Objects) -> None:
     """Let every link that is pinned run this build's program."""
-    programs = {hook.pin: objects.programs[name] for name, hook in HOOKS.items()}
-    for directory in (pins.links, *pins.pod_directories()):
-        for pin in entries(directory):
-            program = programs.get(pin.name.partition("-")[0])
-            if program is not None:
-                links.refresh(pin, program)
+    names = {hook.pin: name for name, hook in HOOKS.items()}
+    for pin in pins.link_pins():
+        name = names.get(pin.name.partition("-")[0])
+        if name is not None:
+            links.refresh(pin, HOOKS[name], objects.programs[name])
 
 
 def _replace(pins: NodePins, finding: Unusable) -> None:
