@@ -8,13 +8,16 @@ import errno
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from zproxy.errors import RequirementError, SteeringError
 from zproxy.steering import syscall
-from zproxy.steering.hooks import Hook, Place
-from zproxy.steering.info import LinkInfo, link_info
+from zproxy.steering.hooks import HOOKS, Hook, Place
+from zproxy.steering.info import LinkInfo, link_info, prog_info
 from zproxy.steering.pins import entries
+
+OURS: Final = "zp_"
+"""Begins the name of every program of any version of zproxy, and of nobody else's."""
 
 
 class Program(NamedTuple):
@@ -39,12 +42,14 @@ def ensure(pin: Path, hook: Hook, program: Program, target: Target) -> bool:
     """Make `pin` a link that runs `program` at `target`; return whether it had to be made.
 
     A live link keeps its place among other owners' programs and gets the program in one step, with no moment
-    without any.
+    without any. Raise SteeringError when `pin` is somebody else's link, which is left alone.
     """
     fd = open_link(pin)
     if fd is not None:
         try:
             info = link_info(fd)
+            if info.prog_id != program.id:
+                _refuse_foreign(pin, info, hook)
             if (info.target, info.attach_type) == (target.number, hook.attach_type):
                 if info.prog_id != program.id:
                     syscall.link_update(fd, program.fd)
@@ -83,14 +88,17 @@ def follow(directory: Path, wanted: Mapping[str, int]) -> None:
             path.rename(directory / name)
 
 
-def refresh(pin: Path, program: Program) -> None:
-    """Give an existing link the program, if it lives and runs another one."""
+def refresh(pin: Path, hook: Hook, program: Program) -> None:
+    """Give an existing link the program, if it lives and runs another one of ours; see `ensure`."""
     fd = open_link(pin)
     if fd is None:
         return
     try:
         info = link_info(fd)
-        if info.target and info.prog_id != program.id:
+        if info.prog_id == program.id:
+            return
+        _refuse_foreign(pin, info, hook)
+        if info.target:
             syscall.link_update(fd, program.fd)
     except OSError as error:
         if error.errno != errno.ENOLINK:  # its target went between the two calls
@@ -103,12 +111,15 @@ def release(pin: Path) -> bool:
     """Detach the link at `pin` and delete the pin; return whether there was one.
 
     Detached explicitly, because another process may hold the link open. A defunct one has nothing to detach.
+    Raise SteeringError when it is somebody else's, who would lose it even by its pin's end.
     """
     fd = open_link(pin)
     if fd is None:
         return False
     try:
-        if link_info(fd).target:
+        info = link_info(fd)
+        _refuse_foreign(pin, info)
+        if info.target:
             syscall.link_detach(fd)
     except OSError as error:
         if error.errno != errno.ENOLINK:
@@ -130,6 +141,13 @@ def describe(pin: Path) -> LinkInfo | None:
         os.close(fd)
 
 
+def refuse_foreign(pin: Path) -> None:
+    """Raise SteeringError when the link at `pin` runs a program of nobody's zproxy."""
+    info = describe(pin)
+    if info is not None:
+        _refuse_foreign(pin, info)
+
+
 def open_link(pin: Path) -> int | None:
     """Open the link at `pin`, None when there is none; raise SteeringError when it is something else."""
     try:
@@ -142,6 +160,25 @@ def open_link(pin: Path) -> int | None:
         return fd
     os.close(fd)
     raise SteeringError(f"{pin} is pinned and not a link, so it is not zproxy's; remove it")
+
+
+def _refuse_foreign(pin: Path, info: LinkInfo, hook: Hook | None = None) -> None:
+    """Raise SteeringError unless the link's program is zproxy's, and one that belongs to `hook`.
+
+    Another version may have programs of names that this one does not know.
+    """
+    try:
+        fd = syscall.fd_by_id(syscall.Kind.PROG, info.prog_id)
+    except FileNotFoundError:
+        return  # exchanged or gone since
+    try:
+        name = prog_info(fd).name
+    finally:
+        os.close(fd)
+    if not name.startswith(OURS):
+        raise SteeringError(f"{pin} runs the program {name or '(unnamed)'}, which is not zproxy's; remove it")
+    if hook is not None and HOOKS.get(name, hook) != hook:
+        raise SteeringError(f"{pin} runs {name}, which zproxy attaches elsewhere; remove it")
 
 
 def _create(hook: Hook, target: Target) -> int:

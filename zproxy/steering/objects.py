@@ -10,11 +10,13 @@ from typing import Final
 from zproxy.errors import RequirementError
 from zproxy.steering import batch, syscall
 from zproxy.steering.hooks import HOOKS
-from zproxy.steering.info import map_info, prog_info
+from zproxy.steering.info import link_info, map_info, prog_info
 from zproxy.steering.layout import INDEX, LAYOUT, MAPS, Meta
 from zproxy.steering.links import Program
 from zproxy.steering.pins import NodePins, entries
 
+DECIDING: Final = ("zp_pods", "zp_podip", "zp_in", "zp_lsn", "zp_exempt")
+"""The maps without whose entries traffic would go elsewhere."""
 _FIRST: Final = INDEX.pack(index=0)
 
 
@@ -135,6 +137,36 @@ def open_programs(pins: NodePins, objects: Objects, *, upgraded: bool = False) -
         objects.programs[name] = Program(fd, info.id)
         if (info.name, info.type) != (name, hook.prog_type) or not map_ids.issuperset(info.map_ids):
             raise Unusable(f"{path} is not the program that this version uses")
+
+
+def check_steering(pins: NodePins, objects: Objects) -> None:
+    """Raise Unusable when a map that decides where traffic goes is used by no program that is pinned or runs.
+
+    Such a map was put in the place of ours: programs that are loaded on it would steer nobody.
+    """
+    unused = {map_info(objects.maps[name]).id: name for name in DECIDING}
+    for path in (*entries(pins.programs), *entries(pins.programs_new), *pins.link_pins()):
+        for number in _maps_used(path):
+            unused.pop(number, None)
+        if not unused:
+            return
+    name = next(iter(unused.values()))
+    raise Unusable(f"{pins.maps / name} is not the map that the programs use")
+
+
+def _maps_used(path: Path) -> tuple[int, ...]:
+    """Return the ids of the maps that the program, or the program of the link, at a pin uses."""
+    fd = _open(path)
+    try:
+        if "bpf-link" in os.readlink(f"/proc/self/fd/{fd}"):
+            program = syscall.fd_by_id(syscall.Kind.PROG, link_info(fd).prog_id)
+            os.close(fd)
+            fd = program
+        return prog_info(fd).map_ids
+    except OSError:
+        return ()  # no program, or gone: judged elsewhere
+    finally:
+        os.close(fd)
 
 
 def _open(path: Path) -> int:

@@ -79,6 +79,10 @@ class NodePins:
         """Return the directories of the pods that have links."""
         return [path for path in entries(self.pods) if path.name.isdigit()]
 
+    def link_pins(self) -> list[Path]:
+        """Return every pin of a link: those that serve all pods, and each pod's."""
+        return [path for directory in (self.links, *self.pod_directories()) for path in entries(directory)]
+
 
 def entries(directory: Path) -> list[Path]:
     """Return what is in a directory, sorted; nothing when it is not there."""

@@ -1,19 +1,21 @@
 """Load, adopt, upgrade, replace or refuse: what becomes of what is pinned."""
 
 import os
+import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.support.bpf_maps import Shape, made
+from tests.support.bpf_maps import Shape, bpffs, made
+from tests.support.bpf_maps import program as some_program
 from tests.support.foreign import cgroup
 from tests.support.netns import PREFIX, Namespace
 from tests.support.straw import Arrival, Straw, dial, node_steering
 from zproxy.errors import SteeringError
 from zproxy.model.attach import ProbeWish
-from zproxy.steering import build, links, source, syscall
+from zproxy.steering import attachment, build, links, source, syscall
 from zproxy.steering.hooks import HOOKS, Place
 from zproxy.steering.info import MapType, prog_info
 from zproxy.steering.install import install
@@ -102,7 +104,7 @@ def test_other_sources_mean_new_programs_on_the_same_maps_in_every_link(
     places.close()
 
 
-def test_a_start_that_was_cut_off_before_signing_is_finished(
+def test_a_first_start_that_was_cut_off_before_signing_begins_again(
     pins: NodePins, loads: list[tuple[Path, Path]]
 ) -> None:
     objects = install(pins)
@@ -111,8 +113,115 @@ def test_a_start_that_was_cut_off_before_signing_is_finished(
     objects.close()
     again = install(pins)
     assert again.meta.layout == LAYOUT
-    assert loads[1:] == [(pins.maps, pins.programs_new)]
+    assert loads[1:] == [(pins.maps, pins.programs)]
     again.close()
+
+
+def test_unsigned_pins_with_pods_are_refused(pins: NodePins, straw: Straw) -> None:
+    steering = Steering.open(NODE)
+    steering.attach(straw.steering())
+    objects = install(pins)
+    syscall.map_update(objects.maps["zp_meta"], bytes(4), Meta(0, "").encode())
+    objects.close()
+    refuse(pins, r"maps was never finished, and pods are enrolled")
+    steering.close()
+
+
+@pytest.mark.parametrize("is_upgrade", [False, True])
+def test_a_foreign_map_of_the_right_shape_is_no_map_of_ours(
+    pins: NodePins, straw: Straw, monkeypatch: pytest.MonkeyPatch, *, is_upgrade: bool
+) -> None:
+    """Programs loaded on it would find no pod, and so let everything out."""
+    steering = Steering.open(NODE)
+    steering.attach(straw.steering())
+    with node_steering("spare"):
+        fd = syscall.obj_get(NodePins(f"{PREFIX}spare").maps / "zp_pods")
+        (pins.maps / "zp_pods").unlink()
+        syscall.obj_pin(fd, pins.maps / "zp_pods")
+        os.close(fd)
+    if is_upgrade:
+        monkeypatch.setattr(source, "build_hash", lambda *_: "another")
+    refuse(pins, r"maps/zp_pods is not the map that the programs use, and pods are enrolled")
+    steering.close()
+
+
+def test_a_map_of_another_size_and_a_program_among_the_maps_are_refused(pins: NodePins, straw: Straw) -> None:
+    steering = Steering.open(NODE)
+    steering.attach(straw.steering())
+    (pins.maps / "zp_in").unlink()
+    with made(Shape(MapType.LRU_HASH, 36, 8, 16384, "zp_in")) as fd:
+        syscall.obj_pin(fd, pins.maps / "zp_in")
+    refuse(pins, r"maps/zp_in is not the map that this version uses, and pods")
+    (pins.maps / "zp_in").unlink()
+    with some_program() as fd:
+        syscall.obj_pin(fd, pins.maps / "zp_in")
+    refuse(pins, r"maps/zp_in is not .*, and pods")
+    (pins.maps / "zp_in").unlink()
+    (pins.maps / "zp_in").mkdir()
+    refuse(pins, r"maps/zp_in cannot be opened: .*, and pods")
+    steering.close()
+
+
+@contextmanager
+def foreign_link(path: Path) -> Iterator[None]:
+    """Put somebody else's link in the place of a pin of ours."""
+    hook = HOOKS["zp_connect4"]
+    with (
+        cgroup(f"{PREFIX}theirs") as place,
+        attachment.opened(place) as at,
+        some_program(hook.prog_type, hook.attach_type, "zpt_theirs") as theirs,
+    ):
+        link = syscall.link_create(theirs, at, hook.attach_type)
+        path.unlink()
+        syscall.obj_pin(link, path)
+        os.close(link)
+        yield
+        path.unlink()
+
+
+def test_somebody_elses_link_under_our_name_is_refused_and_left_alone(pins: NodePins) -> None:
+    """Whether what is pinned is adopted, or replaced because no pod is enrolled."""
+    Steering.open(NODE).close()
+    path = pins.links / "connect4"
+    with foreign_link(path):
+        before = links.describe(path)
+        refuse(pins, r"links/connect4 runs the program zpt_theirs, which is not zproxy's; remove it")
+        (pins.maps / "zp_in").unlink()
+        refuse(pins, r"links/connect4 runs the program zpt_theirs, which is not zproxy's; remove it")
+        with pytest.raises(SteeringError, match="zpt_theirs, which is not zproxy's"):
+            remove(NODE)
+        assert links.describe(path) == before
+        assert before is not None
+        assert before.target
+
+
+def test_pins_that_others_may_change_are_not_trusted(pins: NodePins) -> None:
+    Steering.open(NODE).close()
+    os.chown(pins.maps, 65534, -1)
+    refuse(pins, r"maps can be changed by others \(uid 65534, mode 700\).*`chown root")
+    os.chown(pins.maps, 0, -1)
+    pins.programs.chmod(0o770)
+    refuse(pins, r"progs can be changed by others \(uid 0, mode 770\).*`chmod 700")
+
+
+def test_a_read_only_bpffs_is_named(tmp_path: Path) -> None:
+    with bpffs(tmp_path / "bpf") as root:
+        pins = NodePins(NODE, root)
+        install(pins).close()
+        subprocess.run(["mount", "-o", "remount,ro", str(root)], check=True)
+        with pytest.raises(SteeringError, match="Read-only file system") as refused:
+            Steering.open(NODE, pin_root=root)
+        assert str(pins.directory) in str(refused.value)
+        subprocess.run(["mount", "-o", "remount,rw", str(root)], check=True)
+        install(pins).close()
+
+
+def refuse(pins: NodePins, why: str) -> None:
+    """`install` raises one sentence and changes no pin."""
+    before = sorted(str(path) for path in pins.directory.rglob("*"))
+    with pytest.raises(SteeringError, match=why):
+        install(pins)
+    assert sorted(str(path) for path in pins.directory.rglob("*")) == before
 
 
 def test_an_upgrade_that_fails_leaves_everything_as_it_was(

@@ -30,13 +30,13 @@ def pins(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def first() -> Iterator[Program]:
-    with program(ProgType.SK_LOOKUP, AttachType.SK_LOOKUP, "zpt_first") as fd:
+    with program(ProgType.SK_LOOKUP, AttachType.SK_LOOKUP, "zp_lookup") as fd:
         yield Program(fd, prog_info(fd).id)
 
 
 @pytest.fixture
 def second() -> Iterator[Program]:
-    with program(ProgType.SK_LOOKUP, AttachType.SK_LOOKUP, "zpt_second") as fd:
+    with program(ProgType.SK_LOOKUP, AttachType.SK_LOOKUP, "zp_lookup") as fd:
         yield Program(fd, prog_info(fd).id)
 
 
@@ -79,14 +79,14 @@ def test_a_defunct_link_is_replaced(pins: Path, first: Program) -> None:
 def test_refresh_swaps_and_leaves_a_missing_or_defunct_link(
     pins: Path, first: Program, second: Program
 ) -> None:
-    links.refresh(pins / "none", first)
+    links.refresh(pins / "none", LOOKUP, first)
     with namespace() as ns:
         links.ensure(pins / "link", LOOKUP, first, at(ns, first))
-        links.refresh(pins / "link", second)
+        links.refresh(pins / "link", LOOKUP, second)
         refreshed = links.describe(pins / "link")
         assert refreshed is not None
         assert refreshed.prog_id == second.id
-    links.refresh(pins / "link", first)
+    links.refresh(pins / "link", LOOKUP, first)
 
 
 def test_release_detaches_what_another_process_holds(pins: Path, first: Program) -> None:
@@ -145,12 +145,51 @@ def test_a_kernel_without_tcx_is_named(pins: Path, first: Program) -> None:
         links.ensure(pins / "link", hook, first, Target(1, "eth0 of a/b", refuse))
 
 
+def test_a_link_that_runs_a_program_of_somebody_else_is_refused_and_kept(pins: Path, first: Program) -> None:
+    with namespace() as ns, program(ProgType.SK_LOOKUP, AttachType.SK_LOOKUP, "zpt_theirs") as theirs:
+        link = syscall.link_create(theirs, ns.netns.fd, LOOKUP.attach_type)
+        syscall.obj_pin(link, pins / "link")
+        before = links.describe(pins / "link")
+        for attempt in (
+            lambda: links.refresh(pins / "link", LOOKUP, first),
+            lambda: links.ensure(pins / "link", LOOKUP, first, at(ns, first)),
+            lambda: links.release(pins / "link"),
+            lambda: links.refuse_foreign(pins / "link"),
+        ):
+            with pytest.raises(SteeringError, match=r"link runs the program zpt_theirs, which is not"):
+                attempt()
+        assert links.describe(pins / "link") == before
+        os.close(link)
+
+
+def test_a_program_of_ours_that_belongs_to_another_hook_is_refused(pins: Path, first: Program) -> None:
+    with namespace() as ns:
+        links.ensure(pins / "link", LOOKUP, first, at(ns, first))
+        other = Program(first.fd, first.id + 1)
+        with pytest.raises(SteeringError, match=r"link runs zp_lookup, which zproxy attaches elsewhere"):
+            links.refresh(pins / "link", CONNECT, other)
+        links.refuse_foreign(pins / "link")
+        assert links.release(pins / "link"), "it is ours to take away"
+
+
+def test_a_program_of_another_version_has_a_name_that_this_one_does_not_know(
+    pins: Path, second: Program
+) -> None:
+    with namespace() as ns, program(ProgType.SK_LOOKUP, AttachType.SK_LOOKUP, "zp_elder") as fd:
+        elder = Program(fd, prog_info(fd).id)
+        links.ensure(pins / "link", LOOKUP, elder, at(ns, elder))
+        links.refresh(pins / "link", LOOKUP, second)
+        swapped = links.describe(pins / "link")
+        assert swapped is not None
+        assert swapped.prog_id == second.id
+
+
 INGRESS = HOOKS["zp_ingress"]
 
 
 @pytest.fixture
 def ingress() -> Iterator[Program]:
-    with program(ProgType.SCHED_CLS, AttachType.TCX_INGRESS, "zpt_ingress") as fd:
+    with program(ProgType.SCHED_CLS, AttachType.TCX_INGRESS, "zp_ingress") as fd:
         yield Program(fd, prog_info(fd).id)
 
 

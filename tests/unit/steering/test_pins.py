@@ -42,6 +42,14 @@ def test_pod_directories_are_cookies(tmp_path: Path) -> None:
     assert pins.pod_directories() == [pins.pods / "12", pins.pods / "7"]
 
 
+def test_pins_of_links_are_the_nodes_and_each_pods(tmp_path: Path) -> None:
+    pins = NodePins("n", tmp_path)
+    for directory in (pins.links, pins.pod(7), pins.maps):
+        directory.mkdir(parents=True)
+        (directory / "sk_lookup").touch()
+    assert pins.link_pins() == [pins.links / "sk_lookup", pins.pod(7) / "sk_lookup"]
+
+
 def test_a_tree_is_removed_bottom_up_and_named(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "pin").touch()
