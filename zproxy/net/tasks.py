@@ -1,6 +1,7 @@
 """The only place that makes asyncio tasks: named, and referenced until they end."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -24,13 +25,15 @@ def spawn(work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
 async def in_thread(work: Callable[[], T]) -> T:
     """Call `work` in a thread and return its result; who is cancelled waits for the thread all the same.
 
-    What a thread works with may be closed by whoever cancelled, and descriptors are used again at once.
+    However often: a daemon that ends cancels its tasks more than once. What a thread works with may be closed by whoever cancelled, and descriptors are used again at once.
     """
     future = asyncio.get_running_loop().run_in_executor(None, work)
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        await asyncio.wait([future])
+        while not future.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([future])
         raise
 
 

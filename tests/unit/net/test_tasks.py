@@ -88,6 +88,10 @@ def test_who_is_cancelled_waits_for_the_thread() -> None:
         task = spawn(in_thread(work), "threaded")
         await asyncio.to_thread(started.wait, 10)
         task.cancel()
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(0)
+        assert not task.done()
         asyncio.get_running_loop().call_soon(may_end.set)
         with pytest.raises(asyncio.CancelledError):
             await task
