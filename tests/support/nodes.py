@@ -5,6 +5,7 @@ name that begins with zpt- and this process's id, and is gone afterwards, pins a
 """
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -46,6 +47,8 @@ class Node:
         self.name = name
         self.options = options
         """More words for `zproxy run`, from the next start on."""
+        self.source: Path | None = None
+        """Where another version of zproxy is, from the next start on; None for this one."""
         self.config = directory / f"{name}.yaml"
         self.log = directory / f"{name}.log"
         self.ca = ca
@@ -61,8 +64,9 @@ class Node:
         """Start the daemon."""
         command = [sys.executable, "-m", "zproxy", "run", "--node", self.name]
         command += ["--config", str(self.config), "--ca-dir", str(self.ca), *self.options]
+        environment = None if self.source is None else dict(os.environ, PYTHONPATH=str(self.source))
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.source, env=environment)
 
     def is_ready(self) -> bool:
         """Tell whether the daemon answers; fail when it has ended."""

@@ -22,15 +22,16 @@ _log = logging.getLogger(__name__)
 def set_aside(pins: NodePins) -> None:
     """Move the node's tree to where it steers on beside a new one; raise SteeringError when one is there.
 
-    Pins are names only: what they hold neither stops nor starts.
+    Pins are names only: what they hold neither stops nor starts. The maps go last, because a tree without
+    maps counts as none and would be cleared away: a move that is cut off is finished by the next start.
     """
-    if entries(pins.former.directory):
+    if pins.former.maps.exists():
         raise SteeringError(
             f"{pins.former.directory} holds the pods of a third version; unenroll them with a version that "
             "steers them, or drop their steering with `rm -r` on that directory"
         )
-    pins.former.directory.mkdir(mode=0o700)
-    for here, there in zip(pins.parts(), pins.former.parts(), strict=True):
+    pins.former.directory.mkdir(mode=0o700, exist_ok=True)
+    for here, there in reversed(list(zip(pins.parts(), pins.former.parts(), strict=True))):
         if here.exists():
             here.rename(there)
 

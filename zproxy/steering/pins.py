@@ -64,7 +64,7 @@ class NodePins:
         return pins
 
     def parts(self) -> tuple[Path, ...]:
-        """Return the directories that make a tree."""
+        """Return the directories that make a tree, the maps first."""
         return self.maps, self.programs, self.programs_new, self.links, self.pods
 
     def pod(self, cookie: int) -> Path:

@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -147,6 +148,31 @@ def test_a_pod_that_is_not_taken_up_stays_where_it_is_steered(
     again.close()
     one.close()
     other.close()
+
+
+@pytest.mark.parametrize("moves", [1, 2, 3])
+def test_a_move_that_was_cut_off_is_finished_by_the_next_start(
+    pins: NodePins, pod: Namespace, straw: Straw, monkeypatch: pytest.MonkeyPatch, moves: int
+) -> None:
+    old_version(pins, straw)
+    real = Path.rename
+    moved: list[Path] = []
+
+    def rename(path: Path, target: Path) -> Path:
+        if len(moved) == moves:
+            raise KeyboardInterrupt
+        moved.append(path)
+        return real(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        with pytest.raises(KeyboardInterrupt):
+            Steering.open(NODE)
+    assert len(moved) == moves
+    Steering.open(NODE).close()
+    assert Former(pins).pods() == [pod.netns.cookie()]
+    with dial(pod, "203.0.113.9", 80) as app, straw.outbound.accept()[0]:
+        assert app.getpeername() == ("203.0.113.9", 80)
 
 
 def test_a_third_version_is_refused_with_the_remedy(
