@@ -25,7 +25,8 @@ def spawn(work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
 async def in_thread(work: Callable[[], T]) -> T:
     """Call `work` in a thread and return its result; who is cancelled waits for the thread all the same.
 
-    However often: a daemon that ends cancels its tasks more than once. What a thread works with may be closed by whoever cancelled, and descriptors are used again at once.
+    However often that happens: a daemon that ends cancels its tasks more than once. What a thread works with
+    may be closed by whoever cancelled, and descriptors are used again at once.
     """
     future = asyncio.get_running_loop().run_in_executor(None, work)
     try:
