@@ -14,7 +14,7 @@ import pytest
 from tests.support import foreign
 from tests.support.mesh import yaml_of
 from tests.support.netns import PREFIX, Namespace, pair
-from tests.support.nodes import App, TwoNodes, exchange, peer_echo, wait_for
+from tests.support.nodes import App, TwoNodes, enduring, exchange, peer_echo, wait_for
 from zproxy.errors import ZproxyError
 from zproxy.net.netns import Netns
 from zproxy.steering.pins import NodePins, entries
@@ -127,7 +127,9 @@ def test_the_mesh_sees_the_vip_where_a_load_balancer_balances_at_the_root(
 ) -> None:
     """At the root alone it does not: the balancer was there first."""
     top = own.parent
-    with foreign.attached(top, foreign.balancing(VIP, stage.host.ip4)):
+    with foreign.attached(top, foreign.balancing(VIP, stage.host.ip4)), ExitStack() as stack:
+        # Without a server the proxy's reset may be there before connect() has returned.
+        stack.callback(App(stage.host, 80, enduring(peer_echo)).close)
         stage.start("--attach", mode)
         command = ["ip", "netns", "exec", stage.pod.name, sys.executable, "-c", DIAL, VIP]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as app:

@@ -10,7 +10,7 @@ from statistics import median
 import pytest
 
 from tests.support.capture import capturing
-from tests.support.nodes import App, TwoNodes, exchange, peer_echo, two_nodes, wait_for
+from tests.support.nodes import App, TwoNodes, enduring, exchange, peer_echo, two_nodes, wait_for
 from tests.support.versions import version
 
 pytestmark = pytest.mark.root
@@ -27,7 +27,7 @@ def nodes(tmp_path: Path) -> Iterator[TwoNodes]:
 
 @pytest.fixture
 def app(nodes: TwoNodes) -> Iterator[App]:
-    made = App(nodes.server, 7401, peer_echo)
+    made = App(nodes.server, 7401, enduring(peer_echo))
     yield made
     made.close()
 

@@ -14,7 +14,7 @@ from tests.node.test_lifecycle import keep_talking
 from tests.support.capture import capturing
 from tests.support.foreign import cgroup
 from tests.support.netns import PREFIX, pair
-from tests.support.nodes import App, TwoNodes, exchange, peer_echo, two_nodes, wait_for
+from tests.support.nodes import App, TwoNodes, enduring, exchange, peer_echo, two_nodes, wait_for
 from tests.support.versions import install_from, other_layout, version
 from zproxy.steering import links, syscall
 from zproxy.steering.hooks import HOOKS
@@ -123,7 +123,7 @@ def test_another_layout_is_followed_by_this_one_and_nothing_gets_past(tmp_path: 
         nodes.start()
         nodes.enroll_client()
         nodes.enroll_server()
-        stack.callback(App(nodes.server, 7311, peer_echo).close)
+        stack.callback(App(nodes.server, 7311, enduring(peer_echo)).close)
         pins = NodePins(nodes.a.name)
         before = set(programs_of_links(pins).values())
         assert before

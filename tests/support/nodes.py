@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +236,16 @@ def peer_echo(sock: socket.socket, peer: Any) -> None:
     line = sock.recv(65536)
     ip = str(peer[0]).removeprefix("::ffff:")
     sock.sendall(f"{ip} ".encode() + line)
+
+
+def enduring(handle: Callable[[socket.socket, Any], None]) -> Callable[[socket.socket, Any], None]:
+    """Return an app that takes a reset as the end, where a test ends daemons under open connections."""
+
+    def serve(sock: socket.socket, peer: Any) -> None:
+        with suppress(ConnectionError):
+            handle(sock, peer)
+
+    return serve
 
 
 def echo_all(sock: socket.socket, _: Any) -> None:
