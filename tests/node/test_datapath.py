@@ -23,6 +23,7 @@ SAMPLES = [
     ("10.244.1.5:43210  10.244.1.5:15001", "10.244.1.5:51234 10.244.1.5:15001", True),
     ("10.244.1.5:43210  10.244.1.5:15001", "10.244.1.5:43210 10.244.1.5:15006", False),
     ("tag f03f3c893109830e  gpl", "tag 4cc6a57ef85ff6e6  gpl", True),
+    ("value: 9b 78 67 00\nFound 1", "value: 01 02 0a 00\nFound 1", True),
     ("demo/client   0s", "demo/client   12s", True),
     ("demo/client   0s", "demo/server   0s", False),
 ]

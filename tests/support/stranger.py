@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tests.support.ca import CLIENT, SpiffeCa
 from tests.support.frame_peer import FramePeer
 from tests.support.netns import Namespace, ip, namespace
-from tests.support.nodes import App, TwoNodes, two_nodes, wait_for
+from tests.support.nodes import App, TwoNodes, enduring, two_nodes, wait_for
 from zproxy.identity.rootstore import CERTIFICATE_FILE, KEY_FILE
 from zproxy.model.credentials import Credentials
 
@@ -80,7 +80,7 @@ def strange_scene(directory: Path) -> Iterator[Scene]:
         nodes = stack.enter_context(two_nodes(directory))
         stranger = stack.enter_context(namespace("stranger"))
         _join(stranger, nodes.server)
-        app = App(nodes.server, 7300, _echo)
+        app = App(nodes.server, 7300, enduring(_echo))
         stack.callback(app.close)
         near = stack.enter_context(nodes.dial(7300))
         scene = Scene(nodes, ca, stranger, near, directory)

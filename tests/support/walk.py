@@ -44,10 +44,10 @@ def stable(text: str) -> str:
     """Return the part of an output that does not vary: without ids, cookies, sizes, tags, times, widths."""
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+(?:Z|\+\d{4})?", "TIME", text)
     text = re.sub(r"tag [0-9a-f]{16}", "tag TAG", text)
+    text = re.sub(r"value: (?:[0-9a-f]{2}\b ?)+", "value: BYTES ", text)
     text = re.sub(r"\[[\d,\s]*\]", lambda found: re.sub(r"\s", "", found[0]).replace(",", "."), text)
     text = re.sub(r"(?<![\w.:\[])\d+(?![\w.\]])", _number, text)
     text = re.sub(r"(?<=:)\d+\b|\b[0-9a-f]+(?=B\b)", _number, text)
-    text = re.sub(r"value: (?:[0-9a-f]{2} ?)+", "value: BYTES ", text)
     text = re.sub(r"\b(sk|ino):[0-9a-f]+", r"\1:N", text)
     text = re.sub(r"\b\d+(B|s)\b", r"N\1", text)
     return re.sub(r"\s+", " ", text).strip()
