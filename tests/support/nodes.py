@@ -58,6 +58,10 @@ class Node:
     def start(self) -> None:
         """Start the daemon and wait until it answers."""
         self.launch()
+        self.await_ready()
+
+    def await_ready(self) -> None:
+        """Wait until the daemon answers."""
         wait_for(self.is_ready, f"daemon {self.name} ready: {self.log.read_text()}")
 
     def launch(self) -> None:
@@ -147,8 +151,11 @@ class TwoNodes:
             node.config.write_text(yaml_of(*self.workloads(), *more))
 
     def start(self) -> None:
-        self.a.start()
-        self.b.start()
+        """Start both daemons at a time: most of it is compiling."""
+        for node in (self.a, self.b):
+            node.launch()
+        for node in (self.a, self.b):
+            node.await_ready()
 
     def enroll_client(self) -> None:
         self.a.client.call("enroll", pod="demo/client", netns=self.client.name)
