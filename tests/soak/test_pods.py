@@ -11,6 +11,7 @@ import pytest
 from tests.soak.conftest import Figure
 from tests.support import gauge, load
 from tests.support.crowd import Crowd, crowd
+from tests.support.nodes import wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(400)]
 
@@ -20,7 +21,7 @@ GROUP: Final = 40
 CONNECTIONS: Final = 5_000
 LARGEST_KB: Final = 48
 """The daemon's own memory for a pod."""
-MOST_DESCRIPTORS: Final = 8
+MOST_DESCRIPTORS: Final = 6
 """Of a pod: its namespace, the way back from it, its listeners, and what watches it."""
 SLOWEST_MS: Final = 50
 LARGEST_RISE: Final = 1.5
@@ -29,6 +30,8 @@ LARGEST_CONNECTION_RISE: Final = 1.2
 """Of the CPU for a connection, from one pod to PODS: more than the noise of two measurements."""
 SLOWEST_RESTORE_MS: Final = 15
 """For each pod of a restart."""
+LOOKED_AT_S: Final = 60.0
+"""How long the reconciler may take to come to every pod; it works with a twentieth of a core."""
 IDLE_S: Final = 65.0
 """Longer than the period of whatever the daemon looks after by itself: certificates, drift."""
 LARGEST_CPU: Final = 0.05
@@ -54,10 +57,13 @@ def test_200_pods_cost_what_they_hold_and_connections_nothing_more(many: Crowd, 
     each_kb = (after.anonymous_kb - before.anonymous_kb) / len(times)
     figure("memory for a pod", f"{each_kb:.1f} kB")
     assert each_kb < LARGEST_KB
-    descriptors, odd = divmod(after.descriptors - before.descriptors, len(times))
+    descriptors = MOST_DESCRIPTORS  # the last is the reconciler's, which comes to each pod in its turn
+    wait_for(
+        lambda: gauge.held(many.pid).descriptors == before.descriptors + descriptors * len(times),
+        f"{descriptors} descriptors for each pod",
+        LOOKED_AT_S,
+    )
     figure("descriptors for a pod", descriptors)
-    assert odd == 0
-    assert descriptors <= MOST_DESCRIPTORS
     assert after.threads <= before.threads + 1, "enrolment needs no thread per pod"
 
     crowded = min(many.churn(number, CONNECTIONS) for number in (0, PODS - 1))
@@ -97,7 +103,11 @@ def check_restart(many: Crowd, figure: Figure) -> None:
     assert len(many.node.dump("zp_pods")) == PODS
     now = gauge.held(many.pid)
     figure(f"daemon with {PODS} pods", f"{former.anonymous_kb} kB, {now.anonymous_kb} kB after the restart")
-    assert now.descriptors == former.descriptors
+    wait_for(
+        lambda: gauge.held(many.pid).descriptors == former.descriptors,
+        "as many descriptors as before",
+        LOOKED_AT_S,
+    )
     for number in (0, PODS - 1):
         before = many.steered()
         many.churn(number, len(load.KINDS))
@@ -112,5 +122,9 @@ def check_end(many: Crowd, descriptors: int, figure: Figure) -> None:
     now = gauge.held(many.pid)
     figure("memory with no pod again", f"{now.anonymous_kb} kB")
     assert now.anonymous_kb < held.anonymous_kb + KEPT_KB
-    assert held.descriptors - now.descriptors == descriptors * PODS
+    wait_for(
+        lambda: held.descriptors - gauge.held(many.pid).descriptors == descriptors * PODS,
+        "every pod's descriptors are closed",
+        LOOKED_AT_S,
+    )
     assert {name: many.node.dump(name) for name in ("zp_pods", "zp_podip")} == {"zp_pods": [], "zp_podip": []}
