@@ -7,33 +7,21 @@
 int zp_sendmsg4(struct bpf_sock_addr *ctx)
 {
 	struct zp_client client = {};
-	int verdict;
 
 	if (!zp_is_dns(ctx))
 		return ZP_PROCEED;
 	zp_set_ip4(client.orig.ip, ctx->user_ip4);
-	verdict = __sock_dns_fwd(ctx, &client);
-	if (verdict != ZP_STEER)
-		return verdict == ZP_LEAVE ? ZP_PROCEED : ZP_REJECT;
-	ctx->user_ip4 = zp_word(client.via.ip, 3);
-	zp_barrier();
-	ctx->user_port = zp_htons(client.via_port);
-	return ZP_PROCEED;
+	return zp_obey4(ctx, &client, __sock_dns_fwd(ctx, &client));
 }
 
 int zp_sendmsg6(struct bpf_sock_addr *ctx)
 {
 	struct zp_client client = {};
-	int verdict;
 
 	if (!zp_is_dns(ctx))
 		return ZP_PROCEED;
 	zp_get_ip6(ctx, client.orig.ip);
-	verdict = __sock_dns_fwd(ctx, &client);
-	if (verdict != ZP_STEER)
-		return verdict == ZP_LEAVE ? ZP_PROCEED : ZP_REJECT;
-	zp_put_ip6(ctx, client.via.ip, client.via_port);
-	return ZP_PROCEED;
+	return zp_obey6(ctx, &client, __sock_dns_fwd(ctx, &client));
 }
 
 /* Find the resolver that an answer's source stands for. Nobody but the pod itself can send from an alias: the
@@ -62,11 +50,8 @@ int zp_recvmsg4(struct bpf_sock_addr *ctx)
 	if (!zp_is_alias(source.ip))
 		return ZP_PROCEED;
 	resolver = __sock_dns_rev(ctx, source.ip);
-	if (resolver) {
-		ctx->user_ip4 = zp_word(resolver->orig.ip, 3);
-		zp_barrier();
-		ctx->user_port = zp_htons(resolver->orig.port);
-	}
+	if (resolver)
+		zp_put_ip4(ctx, resolver->orig.ip, resolver->orig.port);
 	return ZP_PROCEED;
 }
 

@@ -17,7 +17,6 @@
 #include "lib/maps.h"
 #include "lib/packet.h"
 
-#define ZP_PORT_DNS	     53
 #define ZP_PORT_DHCP_SERVER  67
 #define ZP_PORT_DHCP_CLIENT  68
 #define ZP_PORT_DHCP6_CLIENT 546
@@ -237,7 +236,7 @@ static __always_inline int zp_judge_udp(struct __sk_buff *skb, struct zp_packet 
 	struct zp_sender sender = {};
 	int is_blocked;
 
-	if (packet->flow.dst_port == ZP_PORT_DNS)
+	if (packet->flow.dst_port == ZP_DNS_PORT)
 		return ZP_TC_NEXT;
 	if (!zp_find_sender(skb, packet, &sender))
 		return ZP_TC_NEXT;

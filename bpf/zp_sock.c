@@ -292,21 +292,11 @@ static __always_inline int zp_is_dialled(struct bpf_sock_addr *ctx)
 	return zp_is_tcp(ctx) || zp_is_dns(ctx);
 }
 
-int zp_connect4(struct bpf_sock_addr *ctx)
+static __always_inline void zp_put_ip4(struct bpf_sock_addr *ctx, const u8 *ip, u16 port)
 {
-	struct zp_client client = {};
-	int verdict;
-
-	if (!zp_is_dialled(ctx))
-		return ZP_PROCEED;
-	zp_set_ip4(client.orig.ip, ctx->user_ip4);
-	verdict = zp_dial(ctx, &client);
-	if (verdict != ZP_STEER)
-		return verdict == ZP_LEAVE ? ZP_PROCEED : ZP_REJECT;
-	ctx->user_ip4 = zp_word(client.via.ip, 3);
+	ctx->user_ip4 = zp_word(ip, 3);
 	zp_barrier();
-	ctx->user_port = zp_htons(client.via_port);
-	return ZP_PROCEED;
+	ctx->user_port = zp_htons(port);
 }
 
 static __always_inline void zp_get_ip6(struct bpf_sock_addr *ctx, u8 *ip)
@@ -330,20 +320,40 @@ static __always_inline void zp_put_ip6(struct bpf_sock_addr *ctx, const u8 *ip, 
 	ctx->user_port = zp_htons(port);
 }
 
+/* Carry out a verdict, and return what the hook is to return. */
+static __always_inline int zp_obey4(struct bpf_sock_addr *ctx, struct zp_client *client, int verdict)
+{
+	if (verdict == ZP_STEER)
+		zp_put_ip4(ctx, client->via.ip, client->via_port);
+	return verdict == ZP_REFUSE ? ZP_REJECT : ZP_PROCEED;
+}
+
+static __always_inline int zp_obey6(struct bpf_sock_addr *ctx, struct zp_client *client, int verdict)
+{
+	if (verdict == ZP_STEER)
+		zp_put_ip6(ctx, client->via.ip, client->via_port);
+	return verdict == ZP_REFUSE ? ZP_REJECT : ZP_PROCEED;
+}
+
+int zp_connect4(struct bpf_sock_addr *ctx)
+{
+	struct zp_client client = {};
+
+	if (!zp_is_dialled(ctx))
+		return ZP_PROCEED;
+	zp_set_ip4(client.orig.ip, ctx->user_ip4);
+	return zp_obey4(ctx, &client, zp_dial(ctx, &client));
+}
+
 /* An IPv6 socket that dials ::ffff:a.b.c.d comes here, not to connect4; the 16-byte form makes it IPv4. */
 int zp_connect6(struct bpf_sock_addr *ctx)
 {
 	struct zp_client client = {};
-	int verdict;
 
 	if (!zp_is_dialled(ctx))
 		return ZP_PROCEED;
 	zp_get_ip6(ctx, client.orig.ip);
-	verdict = zp_dial(ctx, &client);
-	if (verdict != ZP_STEER)
-		return verdict == ZP_LEAVE ? ZP_PROCEED : ZP_REJECT;
-	zp_put_ip6(ctx, client.via.ip, client.via_port);
-	return ZP_PROCEED;
+	return zp_obey6(ctx, &client, zp_dial(ctx, &client));
 }
 
 /* Return the socket's entry when the peer that is about to be shown is where we sent it. The hook also runs
@@ -360,12 +370,7 @@ static __always_inline struct zp_client *__sock_steer_rev(struct bpf_sock_addr *
 	client = zp_sock.sk_storage_get(sk, 0, 0);
 	if (!client || client->via_port != zp_ntohs((__be16)ctx->user_port))
 		return 0;
-	if (zp_word(client->via.ip, 0) != zp_word(shown, 0) ||
-	    zp_word(client->via.ip, 1) != zp_word(shown, 1) ||
-	    zp_word(client->via.ip, 2) != zp_word(shown, 2) ||
-	    zp_word(client->via.ip, 3) != zp_word(shown, 3))
-		return 0;
-	return client;
+	return zp_is_same_ip(client->via.ip, shown) ? client : 0;
 }
 
 int zp_getpeername4(struct bpf_sock_addr *ctx)
@@ -375,11 +380,8 @@ int zp_getpeername4(struct bpf_sock_addr *ctx)
 
 	zp_set_ip4(shown.ip, ctx->user_ip4);
 	client = __sock_steer_rev(ctx, shown.ip);
-	if (client) {
-		ctx->user_ip4 = zp_word(client->orig.ip, 3);
-		zp_barrier();
-		ctx->user_port = zp_htons(client->orig.port);
-	}
+	if (client)
+		zp_put_ip4(ctx, client->orig.ip, client->orig.port);
 	return ZP_PROCEED;
 }
 

@@ -12,6 +12,7 @@
 #define ZP_TCP		6
 #define ZP_UDP		17
 #define ZP_MPTCP	262
+#define ZP_DNS_PORT	53
 #define ZP_ENETUNREACH	101
 #define ZP_ECONNREFUSED 111
 

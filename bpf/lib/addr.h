@@ -41,6 +41,12 @@ static __always_inline void zp_copy_ip(u8 *to, const u8 *from)
 	zp_word(to, 3) = zp_word(from, 3);
 }
 
+static __always_inline int zp_is_same_ip(const u8 *one, const u8 *other)
+{
+	return zp_word(one, 0) == zp_word(other, 0) && zp_word(one, 1) == zp_word(other, 1) &&
+	       zp_word(one, 2) == zp_word(other, 2) && zp_word(one, 3) == zp_word(other, 3);
+}
+
 static __always_inline int zp_is_ip4(const u8 *ip)
 {
 	return !zp_word(ip, 0) && !zp_word(ip, 1) && zp_word(ip, 2) == zp_htonl(0xffff);

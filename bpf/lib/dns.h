@@ -13,7 +13,6 @@
 #include "addr.h"
 #include "maps.h"
 
-#define ZP_DNS_PORT   53
 #define ZP_DNS_PROBES 4
 
 /* A pod's slot 0 is alias ...1. */
@@ -47,12 +46,6 @@ static __always_inline u32 zp_hash_ip(const u8 *ip)
 	hash = (hash ^ hash >> 16) * 0x85ebca6bu;
 	hash = (hash ^ hash >> 13) * 0xc2b2ae35u;
 	return hash ^ hash >> 16;
-}
-
-static __always_inline int zp_is_same_ip(const u8 *one, const u8 *other)
-{
-	return zp_word(one, 0) == zp_word(other, 0) && zp_word(one, 1) == zp_word(other, 1) &&
-	       zp_word(one, 2) == zp_word(other, 2) && zp_word(one, 3) == zp_word(other, 3);
 }
 
 /* Fill in the alias of the resolver `orig`, a new one if it has none; 0 when it could not be kept. Where all

@@ -44,7 +44,7 @@ ZP_MAP_FLAGS("hash", struct zp_ip, struct zp_podip, zp_podip, ZP_MAX_POD_IPS, BP
 ZP_MAP("lru_hash", u64, struct zp_conn, zp_conn, ZP_MAX_CONNS);
 
 /* flow in a netns -> what the client dialled. Written before the SYN leaves, removed when the proxy's side is
- * established; what a refused connection leaves behind is overwritten or forgotten.
+ * established, or when the connection was refused or given up.
  */
 ZP_MAP("lru_hash", struct zp_tuple_key, struct zp_origin, zp_tuple, ZP_MAX_CONNS);
 
