@@ -8,7 +8,7 @@ from zproxy_cli.session import Session, pass_session
 from zproxy.config import MAX_BUSY_POLL_US, MAX_WORKERS, STATE_ROOT
 from zproxy.errors import ConfigError
 from zproxy.model.attach import Attach, ProbeMode, ProbeWish
-from zproxy.model.conn import OutboundPolicy
+from zproxy.model.settings import Balancing, Compat, OutboundPolicy, Settings, WaypointPolicy
 
 
 @click.command(name="run")
@@ -62,6 +62,46 @@ from zproxy.model.conn import OutboundPolicy
     help="What pods may dial: anything, or nothing that the mesh does not know (it is reset and logged).",
 )
 @click.option(
+    "--waypoint-policy",
+    type=click.Choice([policy.value for policy in WaypointPolicy]),
+    default=WaypointPolicy.MUST_TRAVERSE.value,
+    show_default=True,
+    help="Connections whose waypoint cannot be found: refused, or sent past it and its policies.",
+)
+@click.option(
+    "--compat",
+    type=click.Choice([each.value for each in Compat]),
+    default=Compat.ZPROXY.value,
+    show_default=True,
+    help="Policies that cannot be judged deny, or (ztunnel) are passed over.",
+)
+@click.option(
+    "--load-balancing",
+    type=click.Choice([each.value for each in Balancing]),
+    default=Balancing.LEAST_REQUEST.value,
+    show_default=True,
+    help="How one of several equal endpoints is chosen.",
+)
+@click.option(
+    "--outlier-ejection/--no-outlier-ejection",
+    default=True,
+    show_default=True,
+    help="Leave out endpoints for a while that could not be reached.",
+)
+@click.option(
+    "--connect-retries",
+    type=click.IntRange(0, 5),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Other endpoints of a service that are tried when one cannot be reached.",
+)
+@click.option(
+    "--trust-labels",
+    is_flag=True,
+    help="Believe the labels that any peer claims in its baggage, not only gateways and waypoints.",
+)
+@click.option(
     "--attach",
     type=click.Choice([each.value for each in Attach]),
     default=Attach.BOTH.value,
@@ -101,6 +141,12 @@ def command(  # noqa: PLR0913 - one parameter for each option
     idle_timeout: int,
     busy_poll_us: int,
     outbound_policy: str,
+    waypoint_policy: str,
+    compat: str,
+    load_balancing: str,
+    outlier_ejection: bool,
+    connect_retries: int,
+    trust_labels: bool,
     attach: str,
     probe_mode: str | None,
     kubelet_cgroup: str | None,
@@ -125,7 +171,15 @@ def command(  # noqa: PLR0913 - one parameter for each option
         verbose=session.verbosity > 0,
         idle_s=idle_timeout,
         busy_poll_us=busy_poll_us,
-        outbound_policy=OutboundPolicy(outbound_policy),
+        settings=Settings(
+            OutboundPolicy(outbound_policy),
+            WaypointPolicy(waypoint_policy),
+            Compat(compat),
+            Balancing(load_balancing),
+            outlier_ejection,
+            connect_retries,
+            trust_labels,
+        ),
         attach=Attach(attach),
         probes=ProbeWish(ProbeMode(probe_mode) if probe_mode else None, kubelet_cgroup, node_ips),
         reconcile_s=reconcile_interval,

@@ -23,7 +23,7 @@ from zproxy.errors import RequirementError, WorkerFailed
 from zproxy.identity.ca import LocalCa
 from zproxy.identity.manager import CertificateManager
 from zproxy.model.attach import DEFAULT_PROBES, Attach, ProbeWish
-from zproxy.model.conn import OutboundPolicy
+from zproxy.model.settings import DEFAULT_SETTINGS, Settings
 from zproxy.model.workload import Workload
 from zproxy.net.deadline import Waiter
 from zproxy.net.drivers import Driver, ThreadDriver
@@ -72,7 +72,7 @@ class Options:
     verbose: bool = False
     idle_s: float = 0.0
     busy_poll_us: int = 0
-    outbound_policy: OutboundPolicy = OutboundPolicy.ALLOW_ANY
+    settings: Settings = DEFAULT_SETTINGS
     attach: Attach = Attach.BOTH
     probes: ProbeWish = DEFAULT_PROBES
     reconcile_s: float = PERIOD_S
@@ -141,7 +141,7 @@ class Daemon:
         self._manager = Manager(options.node, self._mesh, self._steering, self._workers)
         self._node = options.node
         self._tasks: list[asyncio.Task[Any]] = []
-        self._outbound_policy = options.outbound_policy
+        self._settings = options.settings
         self._reconciler = Reconciler(self._manager, self._steering, options.reconcile_s)
         reads: list[Read] = [
             *(worker.metrics for worker in self._workers),
@@ -247,7 +247,7 @@ class Daemon:
             engine=engine,
             connections=connections,
             decide=allow_all,
-            outbound_policy=self._outbound_policy,
+            settings=self._settings,
         )
         return Straw(pod)
 

@@ -72,5 +72,5 @@ def test_a_number_of_workers_that_cannot_be_is_wrong_usage(
 def test_what_pods_may_dial_is_anything_unless_said(zp: Zp, started: list[app.Options]) -> None:
     zp("run", "--node", "a", "--config", "m.yaml")
     zp("run", "--node", "a", "--config", "m.yaml", "--outbound-policy", "registry_only")
-    assert [options.outbound_policy.value for options in started] == ["allow_any", "registry_only"]
+    assert [options.settings.outbound_policy.value for options in started] == ["allow_any", "registry_only"]
     assert zp("run", "--node", "a", "--config", "m.yaml", "--outbound-policy", "deny").exit_code == 2

@@ -18,7 +18,7 @@ from zproxy.config import Deadlines
 from zproxy.hbone.pool import Pool
 from zproxy.hbone.tunnel import State
 from zproxy.model.addr import Endpoint
-from zproxy.model.conn import OutboundPolicy
+from zproxy.model.settings import DEFAULT_SETTINGS
 from zproxy.net.buffers import Buffers
 from zproxy.net.worker import Worker
 from zproxy.observe.connections import Connections
@@ -116,7 +116,7 @@ class World:
             engine=FakeEngine(str(there.identity)),  # type: ignore[arg-type] # likewise
             connections=self.connections,
             decide=allow_all,
-            outbound_policy=OutboundPolicy.ALLOW_ANY,
+            settings=DEFAULT_SETTINGS,
         )
         self.pod.pool = Pool(
             lambda key, watcher: dial_tunnel(self.pod, key, watcher),

@@ -1,8 +1,11 @@
 """Workloads and meshes in one line, and the YAML that a source would read for them."""
 
+from dataclasses import replace
 from typing import Any
 
-from zproxy.model.workload import Protocol, Workload
+from zproxy.model.policy import Authorization
+from zproxy.model.service import NetworkAddress, Service
+from zproxy.model.workload import Protocol, ServicePort, Workload
 from zproxy.state.store import Mesh
 
 
@@ -13,8 +16,26 @@ def workload(pod: str, *ips: str, protocol: Protocol = Protocol.HBONE, **fields:
     return Workload(name=name, namespace=namespace, workload_ips=ips, protocol=protocol, **given)
 
 
-def mesh(*workloads: Workload) -> Mesh:
-    return Mesh.of(workloads)
+def service(key: str, *vips: str, ports: dict[int, int] | None = None, **fields: Any) -> Service:
+    """A service `namespace/hostname` with its VIPs on the nameless network; 80 leads to 8080 if not given."""
+    namespace, hostname = key.split("/")
+    addresses = tuple(NetworkAddress("", ip) for ip in vips)
+    leads = tuple((ports or {80: 8080}).items())
+    return Service(hostname.partition(".")[0], namespace, hostname, addresses, ports=leads, **fields)
+
+
+def behind(workload: Workload, *services: Service) -> Workload:
+    """The workload as an endpoint of `services`; a target port of 0 is the port of the service itself."""
+    ports = tuple(ServicePort(each.key, port, to or port) for each in services for port, to in each.ports)
+    return replace(workload, services=tuple(each.key for each in services), service_ports=ports)
+
+
+def mesh(*records: Workload | Service | Authorization) -> Mesh:
+    return Mesh.of(
+        [each for each in records if isinstance(each, Workload)],
+        [each for each in records if isinstance(each, Service)],
+        [each for each in records if isinstance(each, Authorization)],
+    )
 
 
 def yaml_of(*workloads: Workload) -> str:

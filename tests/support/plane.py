@@ -15,9 +15,9 @@ from tests.support.mesh import mesh, workload
 from zproxy.config import Deadlines, Limits
 from zproxy.identity.certificate import Certificate
 from zproxy.model.addr import Endpoint
-from zproxy.model.conn import OutboundPolicy
 from zproxy.model.credentials import Credentials
 from zproxy.model.identity import SpiffeId
+from zproxy.model.settings import DEFAULT_SETTINGS, Settings
 from zproxy.model.workload import Workload
 from zproxy.observe.connections import Connection, Connections
 from zproxy.proxy.context import PodContext
@@ -95,7 +95,7 @@ class Plane(Bench):
         server_credentials: Credentials | None = None,
         client_credentials: Credentials | None = None,
         ca: SpiffeCa | None = None,
-        outbound_policy: OutboundPolicy = OutboundPolicy.ALLOW_ANY,
+        settings: Settings = DEFAULT_SETTINGS,
     ) -> None:
         super().__init__(limits, deadlines)
         ca = ca or shared_ca()
@@ -104,7 +104,7 @@ class Plane(Bench):
         self.connections = Connections(self.lines, 64, 64)
         self.decide: Decide = allow_all
         """What both pods ask; a test may change it while they run."""
-        self._outbound_policy = outbound_policy
+        self._settings = settings
         self.mesh: Mesh = mesh(workload("demo/client", CLIENT_IP), workload("demo/server", SERVER_IP))
         client, server = self.mesh.workloads
         self.client = self._pod(client, client_credentials or ca.credentials(str(client.identity)))
@@ -125,7 +125,7 @@ class Plane(Bench):
             engine=choose_engine(),
             connections=self.connections,
             decide=self._decide,
-            outbound_policy=self._outbound_policy,
+            settings=self._settings,
         )
 
     def _decide(self, mesh: Mesh, attempt: Attempt) -> Verdict:

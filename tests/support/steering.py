@@ -18,8 +18,8 @@ from zproxy.config import Deadlines, Limits
 from zproxy.identity.ca import LocalCa
 from zproxy.identity.manager import CertificateManager
 from zproxy.model.attach import Attach, ProbeMode
-from zproxy.model.conn import OutboundPolicy
 from zproxy.model.pod import PodOptions
+from zproxy.model.settings import DEFAULT_SETTINGS
 from zproxy.model.workload import Workload
 from zproxy.net.netns import Netns
 from zproxy.net.sockets import SocketFactory
@@ -190,7 +190,7 @@ class Bench:
                 engine=choose_engine(),
                 connections=self.connections,
                 decide=allow_all,
-                outbound_policy=OutboundPolicy.ALLOW_ANY,
+                settings=DEFAULT_SETTINGS,
             )
         )
 

@@ -41,6 +41,8 @@ class ClientTunnel(Tunnel):
         super().__init__(worker, sock, context.session(), HboneConnection(Role.CLIENT, worker.limits))
         self.key = key
         self.remote = key.dst
+        self.peer = ""
+        """Which of the expected identities it proved, as a URI."""
         self.idle_since: float | None = None
         self._watcher = watcher
         worker.connecting.start(self, worker.poller.now)
@@ -48,8 +50,8 @@ class ClientTunnel(Tunnel):
 
     @property
     def identities(self) -> tuple[str, str]:
-        """The pod's own, and the one that the peer must prove."""
-        return str(self.key.src_identity), str(self.key.dst_identity)
+        """The pod's own, and the one that the peer proved; until then those that it may prove."""
+        return str(self.key.src_identity), self.peer or " ".join(self.key.dst_identities)
 
     @property
     def room(self) -> int:
@@ -87,12 +89,13 @@ class ClientTunnel(Tunnel):
             super().on_deadline(deadline)
 
     def on_secured(self) -> None:
-        """Check that the certificate carries exactly the identity that the mesh expects there."""
+        """Check that the certificate carries exactly an identity that the mesh expects there."""
         found = self.tls.peer_uris()
-        expected = str(self.key.dst_identity)
-        if expected not in found:
+        expected = self.key.dst_identities
+        self.peer = next((uri for uri in found if uri in expected), "")
+        if not self.peer:
             names = ", ".join(found) or "no SPIFFE identity"
-            raise TlsFailed(f"{self.remote} presented {names}; expected {expected}")
+            raise TlsFailed(f"{self.remote} presented {names}; expected {' or '.join(expected)}")
 
     def on_open(self) -> None:
         """Tell the pool."""

@@ -14,13 +14,6 @@ class Direction(Enum):
     INBOUND = "inbound"
 
 
-class OutboundPolicy(Enum):
-    """What becomes of a destination that the mesh does not know; the words are Istio's."""
-
-    ALLOW_ANY = "allow_any"
-    REGISTRY_ONLY = "registry_only"
-
-
 class Flag(Enum):
     """Istio's response_flags for TCP: the coarse reason of an end, as dashboards and alerts know it."""
 
@@ -46,7 +39,8 @@ class PoolKey(NamedTuple):
     """What may share a tunnel. The application port is NEVER part of it; two identities NEVER share one."""
 
     src_identity: SpiffeId
-    dst_identity: SpiffeId
+    dst_identities: tuple[str, ...]
+    """Sorted URIs, one of which the peer must prove; NEVER empty."""
     src_ip: str
     dst: Endpoint
-    """Peer pod IP and port 15008."""
+    """Peer IP and, but for gateways of other networks, port 15008."""

@@ -5,6 +5,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from zproxy.model.identity import SpiffeId
+from zproxy.model.service import GatewayAddress
 
 
 class Protocol(Enum):
@@ -12,6 +13,36 @@ class Protocol(Enum):
 
     TCP = "TCP"
     HBONE = "HBONE"
+
+
+class Status(Enum):
+    """Whether a workload should be sent anything by way of its services."""
+
+    HEALTHY = "Healthy"
+    UNHEALTHY = "Unhealthy"
+
+
+class NetworkMode(Enum):
+    """Whether a workload has addresses of its own, or its node's."""
+
+    STANDARD = "Standard"
+    HOST_NETWORK = "HostNetwork"
+
+
+class AppProtocol(Enum):
+    """What an application tunnel begins with."""
+
+    NONE = "NONE"
+    PROXY = "PROXY"
+    """A PROXY protocol header, version 2."""
+
+
+class ApplicationTunnel(NamedTuple):
+    """How the app wants the connections of HBONE peers: at one port, and told where each was meant to go."""
+
+    protocol: AppProtocol
+    port: int | None = None
+    """Where the app listens; None is the port that was asked for."""
 
 
 class Locality(NamedTuple):
@@ -54,12 +85,24 @@ class Workload:
     canonical_revision: str = ""
     workload_name: str = ""
     workload_type: str = "pod"
-    status: str = "Healthy"
+    status: Status = Status.HEALTHY
     services: tuple[str, ...] = field(default=())
     """`namespace/hostname` of each service this workload belongs to."""
     service_ports: tuple[ServicePort, ...] = ()
     """The ports of `services`, in their order."""
     locality: Locality = NOWHERE
+    hostname: str = ""
+    """Where a workload without addresses is found, by DNS."""
+    network_mode: NetworkMode = NetworkMode.STANDARD
+    waypoint: GatewayAddress | None = None
+    """What others dial instead of its own addresses."""
+    network_gateway: GatewayAddress | None = None
+    """By which it is reached from other networks."""
+    application_tunnel: ApplicationTunnel | None = None
+    authorization_policies: tuple[str, ...] = ()
+    """`namespace/name` of each policy that selects this workload."""
+    capacity: int = 1
+    """Its weight among the endpoints of a service; 0 takes no part."""
 
     @property
     def identity(self) -> SpiffeId:

@@ -91,7 +91,7 @@ class Views:
                 "protocol": workload.protocol.value,
                 "identity": str(workload.identity),
                 "uid": workload.uid,
-                "status": workload.status,
+                "status": workload.status.value,
                 "enrolled": workload.pod in self._manager.pods,
             }
             for workload in sorted(self._mesh().workloads, key=lambda w: (w.namespace, w.name))

@@ -11,6 +11,7 @@ from typing import Protocol
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction
 from zproxy.model.identity import SpiffeId
+from zproxy.model.route import Route
 from zproxy.model.workload import Workload
 from zproxy.observe.log import quoted
 from zproxy.observe.series import Party, Series, SeriesTable, TunnelCounts, workload_key
@@ -63,9 +64,11 @@ class Connection:
         "peers",
         "pod",
         "reason",
+        "route",
         "src",
         "state",
         "tunnel",
+        "wanted",
     )
 
     def __init__(self, number: int, pod: str, direction: Direction, src: Endpoint, dst: Endpoint) -> None:
@@ -78,6 +81,10 @@ class Connection:
         """The address dialled on the network: port 15008 when the hop is HBONE."""
         self.hbone_addr = ""
         """What the app asked for, the CONNECT authority; empty on plain hops."""
+        self.wanted = dst
+        """Outbound: what the app dialled. Inbound: the port of the app that it was admitted to."""
+        self.route: Route | None = None
+        """Outbound: what was decided, once it was."""
         self.peers: Peers | None = None
         """None until both ends are known; a connection that ends before was denied early."""
         self.tunnel = 0

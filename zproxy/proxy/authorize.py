@@ -17,7 +17,7 @@ REJECTED: Final = "connection closed due to policy rejection: "
 class Authorizer:
     """Asks `decide`. A snapshot NEVER changes, so its identity is the version of the policies."""
 
-    def __init__(self, workload: Workload, mesh: Callable[[], Mesh], decide: Decide) -> None:
+    def __init__(self, workload: Callable[[], Workload], mesh: Callable[[], Mesh], decide: Decide) -> None:
         self._workload = workload
         self._mesh = mesh
         self._decide = decide
@@ -35,6 +35,6 @@ class Authorizer:
         if verdict is None:
             if len(self._verdicts) >= VERDICTS_CACHED:
                 self._verdicts.clear()
-            attempt = Attempt(self._workload, peers.source_identity, source_ip, target)
+            attempt = Attempt(self._workload(), peers.source_identity, source_ip, target)
             verdict = self._verdicts[key] = judge(mesh, attempt, self._decide)
         return verdict

@@ -6,9 +6,10 @@ from typing import Protocol
 from zproxy.hbone.pool import Pool
 from zproxy.hbone.server import ServerTunnel
 from zproxy.identity.manager import CertificateSource
-from zproxy.model.conn import Direction, OutboundPolicy
+from zproxy.model.conn import Direction
 from zproxy.model.credentials import Credentials
 from zproxy.model.identity import SpiffeId
+from zproxy.model.settings import Settings
 from zproxy.model.workload import Workload
 from zproxy.net.sockets import SocketFactory
 from zproxy.net.worker import Worker
@@ -44,18 +45,19 @@ class PodContext:
         engine: TlsEngine,
         connections: Connections,
         decide: Decide,
-        outbound_policy: OutboundPolicy,
+        settings: Settings,
     ) -> None:
-        self.workload = workload
+        self.enrolled = workload
+        """The record that the pod was enrolled with; its identity is the one that certificates are for."""
         self.identity = workload.identity
         self.worker = worker
         self.sockets = sockets
         self.mesh = mesh
         """Returns the current snapshot."""
         self.connections = connections
-        self.authorize = Authorizer(workload, mesh, decide)
+        self.authorize = Authorizer(lambda: self.workload, mesh, decide)
         """Asked for every connection that reaches the pod, after its target is known to be legal."""
-        self.outbound_policy = outbound_policy
+        self.settings = settings
         self.certificates = certificates
         self.tls = TlsContexts(engine, certificates)
         self.relays: set[Relay] = set()
@@ -67,9 +69,14 @@ class PodContext:
         self._peers: dict[tuple[object, ...], Peers] = {}
 
     @property
+    def workload(self) -> Workload:
+        """The pod's record in the current snapshot; the one of its enrolment when the mesh has none."""
+        return self.mesh().by_uid(self.enrolled.uid) or self.enrolled
+
+    @property
     def name(self) -> str:
         """`namespace/name`."""
-        return self.workload.pod
+        return self.enrolled.pod
 
     def peers(
         self,

@@ -118,7 +118,7 @@ class Inbound:
         if isinstance(admitted, Reject):
             self._refuse(tunnel, event.stream, connection, admitted)
             return
-        target = admitted.target
+        connection.wanted = target = admitted.target
         source = pod.mesh().by_ip(tunnel.remote.ip, pod.workload.network)
         connection.peers = pod.peers(
             Direction.INBOUND, source, pod.workload, target.port, tunnel.peer, pod.identity

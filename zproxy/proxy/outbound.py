@@ -8,14 +8,14 @@ from zproxy.errors import ZproxyError
 from zproxy.hbone.client import ClientTunnel, TunnelWatcher, connect_error, connect_failure
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction, PoolKey
-from zproxy.model.identity import SpiffeId
+from zproxy.model.route import Passthrough, Refuse, Upstream
 from zproxy.net.poller import READ
 from zproxy.net.sockets import close_with_reset, peer_of, tune
 from zproxy.observe.connections import Connection
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.plain import PlainRelay
 from zproxy.proxy.relay import StreamRelay
-from zproxy.state.resolve import Passthrough, Refuse, Upstream, resolve
+from zproxy.state.resolve import resolve
 from zproxy.wire.errors import ErrorCode
 from zproxy.wire.headers import connect_block, forwarded_text, traceparent_text
 
@@ -37,25 +37,28 @@ class Outbound:
             self._refuse_direct(sock, src)
             return
         connection = pod.connections.open(pod.name, Direction.OUTBOUND, src, to, pod.worker.poller.now)
-        choice = resolve(pod.mesh(), pod.workload, to, pod.outbound_policy)
+        choice = connection.route = resolve(pod.mesh(), pod.workload, to, pod.settings)
         if isinstance(choice, Refuse):
             close_with_reset(sock)
             pod.connections.end(connection, pod.worker.poller.now, choice.reason, "DENY")
-        elif isinstance(choice, Upstream) and choice.identity is not None:
-            self._tunnel(sock, connection, choice, choice.identity)
+        elif isinstance(choice, Upstream) and choice.identities:
+            self._tunnel(sock, connection, choice)
         else:
             self._pass_through(sock, connection, choice)
 
-    def _tunnel(
-        self, sock: socket.socket, connection: Connection, upstream: Upstream, identity: SpiffeId
-    ) -> None:
+    def _tunnel(self, sock: socket.socket, connection: Connection, upstream: Upstream) -> None:
         pod = self._pod
         connection.dst = upstream.address
-        connection.hbone_addr = str(upstream.target)
+        connection.hbone_addr = upstream.authority
         connection.peers = pod.peers(
-            Direction.OUTBOUND, pod.workload, upstream.workload, upstream.target.port, pod.identity, identity
+            Direction.OUTBOUND,
+            pod.workload,
+            upstream.workload,
+            upstream.port,
+            pod.identity,
+            upstream.workload.identity,
         )
-        key = PoolKey(pod.identity, identity, connection.src.ip, upstream.address)
+        key = PoolKey(pod.identity, upstream.identities, connection.src.ip, upstream.address)
         OutboundStream(pod, sock, connection, key)
 
     def _pass_through(

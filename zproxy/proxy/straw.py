@@ -67,7 +67,7 @@ class Straw:
             return (
                 now is None
                 or now.protocol is not Protocol.HBONE
-                or now.identity != key.dst_identity
+                or str(now.identity) not in key.dst_identities
                 or (before is not None and before.uid != now.uid)
             )
 

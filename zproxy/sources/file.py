@@ -5,14 +5,16 @@ A bad file changes nothing: `load` returns a complete snapshot or raises ConfigE
 
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from zproxy.errors import ConfigError
+from zproxy.model.workload import Workload
 from zproxy.sources.document import Mapping, Node, Place, Scalar, parse
 from zproxy.sources.fields import Fields
 from zproxy.sources.workloads import read_workload, refuse_unless_empty
-from zproxy.state.store import DuplicateWorkloadError, Mesh
+from zproxy.state.store import Mesh
 
 MAX_BYTES: Final = 64 << 20
 """Size of a file."""
@@ -22,8 +24,6 @@ UNSUPPORTED: Final = {
     "services": "connections to their addresses would not reach the mesh",
 }
 """Top-level keys of the format that this version does not act on, and what that would mean."""
-
-_YAML_NAMES: Final = {"uid": "uid", "name": "name", "workload_ips": "workloadIps"}
 
 
 def load(path: Path) -> Mesh:
@@ -38,18 +38,26 @@ def load(path: Path) -> Mesh:
         raise fields.place("workloads").error("missing; the file needs a top-level list `workloads:`")
     entries = list(fields.items("workloads"))
     workloads = [read_workload(node, place) for node, place in entries]
-    try:
-        return Mesh.of(workloads)
-    except DuplicateWorkloadError as error:
-        raise _duplicate(error, entries, workloads[error.index].network) from error
+    _refuse_duplicates(workloads, entries)
+    return Mesh.of(workloads)
 
 
-def _duplicate(error: DuplicateWorkloadError, entries: list[tuple[Node, Place]], network: str) -> ConfigError:
-    here, there = (
-        _place_of(_YAML_NAMES[error.field], *entries[index]) for index in (error.index, error.earlier)
-    )
-    on = f" on network {network!r}" if error.field == "workload_ips" and network else ""
-    return here.error(f"{error.value!r} is already that of line {there.line}{on}; each needs its own")
+def _refuse_duplicates(workloads: Sequence[Workload], entries: Sequence[tuple[Node, Place]]) -> None:
+    """Raise ConfigError where one uid, pod or address is that of two workloads: one would not be found."""
+    taken: dict[tuple[str, ...], int] = {}
+
+    def claim(index: int, key: str, value: str, network: str = "") -> None:
+        earlier = taken.setdefault((key, value, network), index)
+        if earlier != index:
+            here, there = (_place_of(key, *entries[each]) for each in (index, earlier))
+            on = f" on network {network!r}" if network else ""
+            raise here.error(f"{value!r} is already that of line {there.line}{on}; each needs its own")
+
+    for index, workload in enumerate(workloads):
+        claim(index, "uid", workload.uid)
+        claim(index, "name", workload.pod)
+        for ip in workload.workload_ips:
+            claim(index, "workloadIps", ip, workload.network)
 
 
 def _place_of(key: str, node: Node, here: Place) -> Place:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from zproxy.model.workload import Locality, Protocol, ServicePort, Workload
+from zproxy.model.workload import Locality, Protocol, ServicePort, Status, Workload
 from zproxy.sources.document import Node, Place, Sequence
 from zproxy.sources.fields import Fields, Text, checked, decimal, entries_of, number_of
 
@@ -50,7 +50,7 @@ _KEYS: Final = (
 )
 _PROTOCOLS: Final = {protocol.value: protocol for protocol in Protocol}
 _WORKLOAD_TYPES: Final = {kind: kind for kind in ("deployment", "cronjob", "job", "pod")}
-_STATUSES: Final = {status: status for status in ("Healthy", "Unhealthy")}
+_STATUSES: Final = {status.value: status for status in Status}
 _NETWORK_MODES: Final = {mode: mode for mode in ("Standard", "HostNetwork")}
 _PORTS: Final = (1, 65535)
 
@@ -75,7 +75,7 @@ def read_workload(node: Node, here: Place) -> Workload:
         canonical_revision=fields.text("canonicalRevision", DESCRIPTION, ""),
         workload_name=fields.text("workloadName", DESCRIPTION, ""),
         workload_type=fields.choice("workloadType", _WORKLOAD_TYPES, "pod"),
-        status=fields.choice("status", _STATUSES, "Healthy"),
+        status=fields.choice("status", _STATUSES, Status.HEALTHY),
         services=tuple(service_ports),
         service_ports=tuple(port for ports in service_ports.values() for port in ports),
         locality=_locality(fields),

@@ -10,43 +10,25 @@
 """
 
 import ipaddress
-from typing import NamedTuple
 
 from zproxy.model import ports
 from zproxy.model.addr import Endpoint
-from zproxy.model.conn import OutboundPolicy
-from zproxy.model.identity import SpiffeId
+from zproxy.model.route import Passthrough, Refuse, Route, Upstream
+from zproxy.model.settings import DEFAULT_SETTINGS, OutboundPolicy, Settings
 from zproxy.model.workload import Protocol, Workload
+from zproxy.state.choose import RANDOM, Chooser
 from zproxy.state.store import Mesh
-
-
-class Upstream(NamedTuple):
-    """A chosen workload and how to reach it."""
-
-    workload: Workload
-    address: Endpoint
-    """What is dialled: podIP:15008 for HBONE, else `target` itself."""
-    target: Endpoint
-    """What the app wanted; the `:authority` of the CONNECT for HBONE."""
-    identity: SpiffeId | None
-    """Whom the peer's certificate must name; None is plain TCP, where nobody proves anything."""
-
-
-class Passthrough(NamedTuple):
-    """Not a part of the mesh: plain TCP to the original destination."""
-
-    to: Endpoint
-
-
-class Refuse(NamedTuple):
-    """Close the connection; `reason` is a sentence for the operator."""
-
-    reason: str
+from zproxy.state.trace import Trace
 
 
 def resolve(
-    mesh: Mesh, source: Workload, to: Endpoint, policy: OutboundPolicy = OutboundPolicy.ALLOW_ANY
-) -> Upstream | Passthrough | Refuse:
+    mesh: Mesh,
+    source: Workload,
+    to: Endpoint,
+    settings: Settings = DEFAULT_SETTINGS,
+    chooser: Chooser = RANDOM,
+    trace: Trace | None = None,
+) -> Route:
     """Decide where a connection from `source` to `to` goes."""
     workload = mesh.by_ip(to.ip, source.network)
     if to.port in ports.ILLEGAL and (workload is not None or ipaddress.ip_address(to.ip).is_loopback):
@@ -57,9 +39,11 @@ def resolve(
     if workload is None:
         if to.is_v6 and ipaddress.ip_address(to.ip).is_link_local:
             return Refuse(f"{to} is link-local, and the link is not known: dial a routable address")
-        if policy is OutboundPolicy.REGISTRY_ONLY and not ipaddress.ip_address(to.ip).is_loopback:
+        only_registry = settings.outbound_policy is OutboundPolicy.REGISTRY_ONLY
+        if only_registry and not ipaddress.ip_address(to.ip).is_loopback:
             return Refuse(f"{to} is no part of the mesh, and the outbound policy is registry_only")
         return Passthrough(to)
     if workload.protocol is Protocol.HBONE:
-        return Upstream(workload, Endpoint(to.ip, ports.INBOUND_HBONE), to, workload.identity)
-    return Upstream(workload, to, to, None)
+        address = Endpoint(to.ip, ports.INBOUND_HBONE)
+        return Upstream(workload, address, str(to), (str(workload.identity),), to.port)
+    return Upstream(workload, to, "", (), to.port)

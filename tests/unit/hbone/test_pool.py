@@ -20,7 +20,7 @@ from zproxy.model.identity import SpiffeId
 from zproxy.net.sockets import close_with_reset
 from zproxy.observe.series import TunnelCounts
 
-KEY = PoolKey(SpiffeId.parse(CLIENT), SpiffeId.parse(SERVER), "10.0.0.1", Endpoint("10.0.0.2", 15008))
+KEY = PoolKey(SpiffeId.parse(CLIENT), (SERVER,), "10.0.0.1", Endpoint("10.0.0.2", 15008))
 
 
 class FakeTunnel:
@@ -141,7 +141,7 @@ def test_an_open_tunnel_is_used_at_once() -> None:
 
 @pytest.mark.parametrize("other", [
     KEY._replace(src_identity=SpiffeId.parse(SERVER)),
-    KEY._replace(dst_identity=SpiffeId.parse(CLIENT)),
+    KEY._replace(dst_identities=(CLIENT,)),
     KEY._replace(src_ip="10.0.0.9"),
     KEY._replace(dst=Endpoint("10.0.0.3", 15008)),
 ])  # fmt: skip

@@ -8,14 +8,14 @@ from zproxy.model.identity import SpiffeId
 
 CLIENT = SpiffeId("cluster.local", "demo", "client")
 SERVER = SpiffeId("cluster.local", "demo", "server")
-KEY = PoolKey(CLIENT, SERVER, "10.244.1.5", Endpoint("10.244.2.5", 15008))
+KEY = PoolKey(CLIENT, (str(SERVER),), "10.244.1.5", Endpoint("10.244.2.5", 15008))
 
 
 @pytest.mark.parametrize(
     "other",
     [
         KEY._replace(src_identity=SERVER),
-        KEY._replace(dst_identity=CLIENT),
+        KEY._replace(dst_identities=(str(CLIENT),)),
         KEY._replace(src_ip="10.244.1.6"),
         KEY._replace(dst=Endpoint("10.244.2.6", 15008)),
     ],

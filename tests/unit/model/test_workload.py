@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.mesh import workload
 from zproxy.model.identity import SpiffeId
-from zproxy.model.workload import ServicePort, Workload
+from zproxy.model.workload import ServicePort, Status, Workload
 
 
 def test_a_workload_knows_its_identity_and_pod() -> None:
@@ -21,7 +21,7 @@ def test_defaults_are_those_of_the_local_configuration() -> None:
     assert (item.protocol.value, item.cluster_id, item.status, item.workload_type) == (
         "TCP",
         "Kubernetes",
-        "Healthy",
+        Status.HEALTHY,
         "pod",
     )
 

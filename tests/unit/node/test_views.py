@@ -23,7 +23,7 @@ from zproxy.identity.manager import CertificateManager
 from zproxy.model.addr import Endpoint
 from zproxy.model.attach import Attach, ProbeMode
 from zproxy.model.conn import Direction
-from zproxy.model.workload import Protocol
+from zproxy.model.workload import Protocol, Status
 from zproxy.node.pressure import Pressure
 from zproxy.node.views import Views
 from zproxy.node.workers import PlacedStraw, PodWorker
@@ -129,7 +129,7 @@ def test_workloads_are_all_of_the_mesh_sorted_with_those_enrolled_here(stage: St
     stage.mesh = mesh(
         workload("demo/server", "10.0.0.2", "fd00::2", node="node-b"),
         workload("demo/client", "10.0.0.1", node="node-a"),
-        workload("aaa/plain", "10.0.0.3", protocol=Protocol.TCP, status="Unhealthy"),
+        workload("aaa/plain", "10.0.0.3", protocol=Protocol.TCP, status=Status.UNHEALTHY),
     )
     stage.enroll("demo/client")
     rows = stage.views.workloads()

@@ -19,7 +19,8 @@ from zproxy.hbone.tunnel import LARGEST_PUSH, State
 from zproxy.identity.certificate import Certificate
 from zproxy.model import ports
 from zproxy.model.addr import Endpoint
-from zproxy.model.conn import Direction, Flag, OutboundPolicy, flag_of
+from zproxy.model.conn import Direction, Flag, flag_of
+from zproxy.model.settings import OutboundPolicy, Settings
 from zproxy.model.workload import Protocol
 from zproxy.wire import frames
 from zproxy.wire.errors import ErrorCode
@@ -422,7 +423,7 @@ def test_a_loopback_port_of_the_mesh_is_no_target_either(plane: Plane) -> None:
 
 
 def test_registry_only_resets_an_unknown_destination_with_a_line_and_a_counter() -> None:
-    with closing(Plane(outbound_policy=OutboundPolicy.REGISTRY_ONLY)) as plane:
+    with closing(Plane(settings=Settings(OutboundPolicy.REGISTRY_ONLY))) as plane:
         outside = plane.keep(socket.create_server(("127.0.0.3", 0)))
         plane.mesh = mesh(*plane.mesh.workloads)
         plane.routes[Endpoint("192.0.2.1", 80)] = outside.getsockname()[1]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from zproxy.errors import ConfigError
-from zproxy.model.workload import Locality, Protocol, ServicePort, Workload
+from zproxy.model.workload import Locality, Protocol, ServicePort, Status, Workload
 from zproxy.sources.document import Place, parse
 from zproxy.sources.workloads import UNSUPPORTED, read_workload
 
@@ -64,7 +64,7 @@ authorizationPolicies: []
         canonical_revision="v2",
         workload_name="server",
         workload_type="deployment",
-        status="Unhealthy",
+        status=Status.UNHEALTHY,
         services=("demo/server.demo.svc.cluster.local", "demo/*.wild.example.com"),
         service_ports=(
             ServicePort("demo/server.demo.svc.cluster.local", 80, 8080),

@@ -9,18 +9,23 @@ from hypothesis import strategies as st
 from tests.support.mesh import mesh, workload
 from zproxy.model import ports
 from zproxy.model.addr import Endpoint, canonical_ip
-from zproxy.model.conn import OutboundPolicy
-from zproxy.model.identity import SpiffeId
-from zproxy.model.workload import Protocol
-from zproxy.state.resolve import Passthrough, Refuse, Upstream, resolve
+from zproxy.model.route import Passthrough, Refuse, Upstream
+from zproxy.model.settings import OutboundPolicy, Settings
+from zproxy.model.workload import Protocol, Status, Workload
+from zproxy.state.resolve import resolve
 
 CLIENT = workload("demo/client", "10.244.1.5", "fd00:244:1::5", node="a")
 SERVER = workload("demo/server", "10.244.2.5", "fd00:244:2::5", node="b")
 NEIGHBOUR = workload("demo/neighbour", "10.244.1.6", node="a")
-SICK = workload("demo/sick", "10.244.2.6", status="Unhealthy", trust_domain="other.domain")
+SICK = workload("demo/sick", "10.244.2.6", status=Status.UNHEALTHY, trust_domain="other.domain")
 PLAIN = workload("demo/plain", "10.244.2.7", protocol=Protocol.TCP)
 ELSEWHERE = workload("demo/elsewhere", "10.244.2.8", network="net2")
 MESH = mesh(CLIENT, SERVER, NEIGHBOUR, SICK, PLAIN, ELSEWHERE)
+
+
+def _hbone(to: Workload, ip: str, port: int) -> Upstream:
+    authority = str(Endpoint(ip, port))
+    return Upstream(to, Endpoint(ip, 15008), authority, (str(to.identity),), port)
 
 
 @pytest.mark.parametrize(
@@ -28,36 +33,27 @@ MESH = mesh(CLIENT, SERVER, NEIGHBOUR, SICK, PLAIN, ELSEWHERE)
     [
         (
             "10.244.2.5:8080",
-            Upstream(SERVER, Endpoint("10.244.2.5", 15008), Endpoint("10.244.2.5", 8080), SERVER.identity),
+            _hbone(SERVER, "10.244.2.5", 8080),
         ),
         (
             "[fd00:244:2::5]:80",
-            Upstream(
-                SERVER, Endpoint("fd00:244:2::5", 15008), Endpoint("fd00:244:2::5", 80), SERVER.identity
-            ),
+            _hbone(SERVER, "fd00:244:2::5", 80),
         ),
         (
             "10.244.1.6:8080",
-            Upstream(
-                NEIGHBOUR, Endpoint("10.244.1.6", 15008), Endpoint("10.244.1.6", 8080), NEIGHBOUR.identity
-            ),
+            _hbone(NEIGHBOUR, "10.244.1.6", 8080),
         ),
         (
             "10.244.1.5:8080",
-            Upstream(CLIENT, Endpoint("10.244.1.5", 15008), Endpoint("10.244.1.5", 8080), CLIENT.identity),
+            _hbone(CLIENT, "10.244.1.5", 8080),
         ),
         (
             "10.244.2.6:8080",
-            Upstream(
-                SICK,
-                Endpoint("10.244.2.6", 15008),
-                Endpoint("10.244.2.6", 8080),
-                SpiffeId("other.domain", "demo", "sick"),
-            ),
+            _hbone(SICK, "10.244.2.6", 8080),
         ),
         (
             "10.244.2.7:8080",
-            Upstream(PLAIN, Endpoint("10.244.2.7", 8080), Endpoint("10.244.2.7", 8080), None),
+            Upstream(PLAIN, Endpoint("10.244.2.7", 8080), "", (), 8080),
         ),
         ("10.244.2.8:8080", Passthrough(Endpoint("10.244.2.8", 8080))),
         ("192.0.2.1:443", Passthrough(Endpoint("192.0.2.1", 443))),
@@ -65,7 +61,7 @@ MESH = mesh(CLIENT, SERVER, NEIGHBOUR, SICK, PLAIN, ELSEWHERE)
         ("127.0.0.1:8080", Passthrough(Endpoint("127.0.0.1", 8080))),
         (
             "10.244.2.5:15053",
-            Upstream(SERVER, Endpoint("10.244.2.5", 15008), Endpoint("10.244.2.5", 15053), SERVER.identity),
+            _hbone(SERVER, "10.244.2.5", 15053),
         ),
     ],
     ids=[
@@ -110,8 +106,8 @@ def test_only_members_get_the_mesh_and_identity_goes_with_15008(ip: object, port
     decision = resolve(MESH, CLIENT, to)
     if isinstance(decision, Upstream):
         assert to.ip in decision.workload.workload_ips
-        assert decision.target == to
-        assert (decision.identity is not None) == (decision.address.port == 15008)
+        assert decision.authority in {"", str(to)}
+        assert bool(decision.identities) == bool(decision.authority) == (decision.address.port == 15008)
     elif isinstance(decision, Passthrough):
         assert decision.to == to
         assert MESH.by_ip(to.ip) is None
@@ -121,19 +117,21 @@ def test_only_members_get_the_mesh_and_identity_goes_with_15008(ip: object, port
 
 @pytest.mark.parametrize("to", ["192.0.2.1:443", "10.244.2.8:8080", "[2001:db8::1]:80"])
 def test_registry_only_refuses_what_the_mesh_does_not_know(to: str) -> None:
-    decision = resolve(MESH, CLIENT, Endpoint.parse(to), OutboundPolicy.REGISTRY_ONLY)
+    decision = resolve(MESH, CLIENT, Endpoint.parse(to), Settings(OutboundPolicy.REGISTRY_ONLY))
     assert decision == Refuse(f"{to} is no part of the mesh, and the outbound policy is registry_only")
 
 
 @pytest.mark.parametrize("to", ["10.244.2.5:8080", "10.244.2.7:8080", "127.0.0.1:8080", "[::1]:8080"])
 def test_registry_only_lets_pods_dial_workloads_and_themselves(to: str) -> None:
     endpoint = Endpoint.parse(to)
-    assert resolve(MESH, CLIENT, endpoint, OutboundPolicy.REGISTRY_ONLY) == resolve(MESH, CLIENT, endpoint)
+    assert resolve(MESH, CLIENT, endpoint, Settings(OutboundPolicy.REGISTRY_ONLY)) == resolve(
+        MESH, CLIENT, endpoint
+    )
 
 
 @pytest.mark.parametrize("policy", list(OutboundPolicy))
 def test_an_ipv6_link_local_address_is_refused(policy: OutboundPolicy) -> None:
-    verdict = resolve(MESH, CLIENT, Endpoint("fe80::9", 80), policy)
+    verdict = resolve(MESH, CLIENT, Endpoint("fe80::9", 80), Settings(policy))
     assert isinstance(verdict, Refuse)
     assert "[fe80::9]:80 is link-local" in verdict.reason
 

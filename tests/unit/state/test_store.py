@@ -5,8 +5,10 @@ import dataclasses
 import pytest
 
 from tests.support.mesh import mesh, workload
-from zproxy.model.workload import Workload
-from zproxy.state.store import DuplicateWorkloadError, Mesh
+from zproxy.model.policy import Authorization, PolicyScope
+from zproxy.model.service import NetworkAddress, NetworkCidr, Service
+from zproxy.model.workload import NetworkMode, Protocol, ServicePort
+from zproxy.state.store import Change, Mesh
 
 CLIENT = workload("demo/client", "10.244.1.5", "fd00:244:1::5")
 SERVER = workload("demo/server", "10.244.2.5")
@@ -42,27 +44,66 @@ def test_one_address_may_exist_on_two_networks() -> None:
     assert known.by_ip("10.0.0.1") is None
 
 
-@pytest.mark.parametrize(
-    ("second", "field", "value"),
-    [
-        (workload("demo/other", "10.9.9.9", uid=CLIENT.uid), "uid", CLIENT.uid),
-        (workload("demo/client", "10.9.9.9", uid="another"), "name", "demo/client"),
-        (workload("demo/other", "10.9.9.9", "fd00:244:1::5"), "workload_ips", "fd00:244:1::5"),
-    ],
-    ids=["uid", "pod name", "address"],
-)
-def test_duplicates_are_refused_with_their_positions(second: Workload, field: str, value: str) -> None:
-    with pytest.raises(DuplicateWorkloadError) as caught:
-        Mesh.of([SERVER, CLIENT, second])
-    error = caught.value
-    assert (error.earlier, error.index, error.field, error.value) == (1, 2, field, value)
-    assert value in str(error)
+def test_of_two_workloads_at_one_address_a_pod_is_meant_and_then_one_with_hbone() -> None:
+    entry = workload("demo/entry", "10.9.9.9", uid="cluster1/networking.istio.io/WorkloadEntry/demo/entry")
+    plain = workload("demo/plain", "10.9.9.9", protocol=Protocol.TCP)
+    pod = workload("demo/pod", "10.9.9.9")
+    assert mesh(entry, plain).by_ip("10.9.9.9") is plain
+    assert mesh(entry, plain, pod).by_ip("10.9.9.9") is pod
+    assert mesh(pod, plain, entry).changed(Change(gone_workloads=(pod.uid,))).by_ip("10.9.9.9") is plain
+
+
+def test_a_workload_on_its_nodes_network_is_not_meant_by_the_nodes_address() -> None:
+    agent = workload("demo/agent", "192.0.2.1", network_mode=NetworkMode.HOST_NETWORK)
+    assert mesh(agent).by_ip("192.0.2.1") is None
+    assert mesh(agent).by_pod("demo/agent") is agent
+
+
+def test_a_change_makes_a_new_snapshot_and_leaves_the_former_alone() -> None:
+    before = mesh(CLIENT, SERVER)
+    moved = workload("demo/client", "10.244.1.9")
+    after = before.changed(Change((moved,), gone_workloads=(SERVER.uid, "nobody")))
+    assert (before.by_ip("10.244.1.5"), before.by_ip("10.244.2.5")) == (CLIENT, SERVER)
+    assert [after.by_ip(ip) for ip in ("10.244.1.5", "10.244.1.9", "10.244.2.5")] == [None, moved, None]
+    assert after.workloads == (moved,)
+    assert after.by_uid(CLIENT.uid) is moved
+
+
+def test_services_are_found_by_key_name_address_and_range() -> None:
+    exact = Service("web", "demo", "web.demo.svc.cluster.local", vips=(NetworkAddress("", "10.96.0.1"),))
+    wide = Service("wide", "demo", "wide.test", cidr_vips=(NetworkCidr("", "10.0.0.0", 8),))
+    narrow = Service("narrow", "demo", "wide.test", cidr_vips=(NetworkCidr("", "10.96.0.0", 16),))
+    known = Mesh.of(services=(exact, wide, narrow))
+    assert known.service("demo/web.demo.svc.cluster.local") is exact
+    assert known.services_at("10.96.0.1") == (exact,)
+    assert known.services_at("10.96.0.1", "other") == ()
+    assert [service.name for _, service in known.services_around("10.96.0.1")] == ["narrow"]
+    assert known.services_named("wide.test") == (narrow,)
+
+
+def test_endpoints_may_come_before_their_service() -> None:
+    port = ServicePort("demo/web.test", 80, 8080)
+    pod = workload("demo/pod", "10.0.0.1", services=("demo/web.test",), service_ports=(port,))
+    assert mesh(pod).endpoints("demo/web.test") == (pod,)
+
+
+def test_policies_are_found_by_key_and_scope() -> None:
+    local, everywhere, selecting = (
+        Authorization(name, "istio", scope)
+        for name, scope in zip(
+            "abc", (PolicyScope.NAMESPACE, PolicyScope.GLOBAL, PolicyScope.WORKLOAD_SELECTOR), strict=True
+        )
+    )
+    known = Mesh.of(policies=(local, everywhere, selecting))
+    assert known.policies_of("istio") == (local,)
+    assert known.policies_of("") == (everywhere,)
+    assert known.policy("istio/c") is selecting
 
 
 def test_a_snapshot_never_changes() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        mesh(CLIENT).workloads = ()  # type: ignore[misc]  # that it is refused is the point
+        mesh(CLIENT)._workloads = {}  # type: ignore[misc]  # that it is refused is the point
 
 
 def test_repr_is_short() -> None:
-    assert repr(mesh(CLIENT, SERVER)) == "Mesh(2 workloads)"
+    assert repr(mesh(CLIENT, SERVER)) == "Mesh(2 workloads, 0 services, 0 policies)"
