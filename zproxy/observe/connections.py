@@ -13,6 +13,7 @@ from zproxy.model.conn import Direction
 from zproxy.model.identity import SpiffeId
 from zproxy.model.route import Route
 from zproxy.model.workload import Workload
+from zproxy.observe.balancing import BalancingCounts
 from zproxy.observe.log import quoted
 from zproxy.observe.series import Party, Series, SeriesTable, TunnelCounts, workload_key
 
@@ -114,7 +115,9 @@ class Sink(Protocol):
 class Totals:
     """Counters since start."""
 
-    __slots__ = ("bytes_recv", "bytes_sent", "closed", "early", "failed", "failures", "opened", "tunnels")
+    __slots__ = (
+        "balancing", "bytes_recv", "bytes_sent", "closed", "early", "failed", "failures", "opened", "tunnels",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.opened = self.closed = self.failed = self.bytes_sent = self.bytes_recv = 0
@@ -123,6 +126,7 @@ class Totals:
         self.early: dict[tuple[Direction, str], int] = {}
         """Those refused before their peers were known, which have no series; by reason."""
         self.tunnels = {role: TunnelCounts() for role in ("client", "server")}
+        self.balancing = BalancingCounts()
 
     @property
     def reasons(self) -> Counter[str]:

@@ -59,18 +59,18 @@ class Straw:
 
         A pod that is gone answers nothing, and who has its address now is not who was meant.
         """
-        network = self.pod.workload.network
         mesh = self.pod.mesh()
 
         def is_stale(key: PoolKey) -> bool:
-            before, now = former.by_ip(key.dst.ip, network), mesh.by_ip(key.dst.ip, network)
+            now = mesh.by_uid(key.dst_uid)
             return (
                 now is None
                 or now.protocol is not Protocol.HBONE
                 or str(now.identity) not in key.dst_identities
-                or (before is not None and before.uid != now.uid)
+                or (bool(now.workload_ips) and key.dst.ip not in now.workload_ips)
             )
 
+        self.pod.balancer.on_mesh(mesh)
         self.pod.pool.retire(is_stale, TunnelClosed("the pod at the end of the tunnel left the mesh"))
         self.pod.worker.poller.flush()
 
