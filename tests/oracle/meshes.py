@@ -1,7 +1,9 @@
-"""Random meshes, small and crowded, so that every rule meets every other one within a few thousand of them."""
+"""Random meshes, small and crowded, so that every rule soon meets every other."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from zproxy.model.addr import Endpoint
 from zproxy.model.policy import (
@@ -101,7 +103,7 @@ def _service(rng: random.Random, number: int) -> Service:
         tuple(vips),
         tuple(cidrs),
         ports,
-        subject_alt_names=("spiffe://cluster.local/ns/demo/sa/alt",) if rng.random() < 0.4 else (),
+        subject_alt_names=("spiffe://cluster.local/ns/demo/sa/alt",) if rng.random() < 0.7 else (),
         load_balancer=_balancer(rng),
         ip_families=rng.choice((IpFamilies.AUTOMATIC, IpFamilies.AUTOMATIC, *IpFamilies)),
         canonical=rng.random() < 0.3,
@@ -170,7 +172,7 @@ def _references(
         if service.name.startswith("waypoint"):
             found += [*service.vips, NamespacedHostname(service.namespace, service.hostname)] * 2
     for workload in workloads:
-        found += [NetworkAddress(workload.network, ip) for ip in workload.workload_ips[:1]]
+        found += [NetworkAddress(workload.network, ip) for ip in workload.workload_ips[:1]] * 2
         if workload.hostname:
             found.append(NamespacedHostname(workload.namespace, workload.hostname))
     return [GatewayAddress(each) for each in found]
@@ -191,7 +193,7 @@ def _with_references(rng: random.Random, workload: Workload, refs: list[GatewayA
         waypoint=rng.choice(refs) if rng.random() < 0.2 else None,
         network_gateway=(
             GatewayAddress(rng.choice(refs).destination, 15009)
-            if workload.network and rng.random() < 0.7
+            if workload.network and rng.random() < 0.9
             else None
         ),
         authorization_policies=tuple(
@@ -241,10 +243,12 @@ def _text(rng: random.Random, value: str) -> StringMatch:
 
 def _block(rng: random.Random, workload: Workload) -> IpBlock:
     ip = (workload.workload_ips or ("10.0.0.1",))[0]
-    return rng.choice((IpBlock(ip, 32), IpBlock("10.0.0.0", 29), IpBlock("fd00::", 64), IpBlock("0.0.0.0", 0)))
+    return rng.choice(
+        (IpBlock(ip, 32), IpBlock("10.0.0.0", 29), IpBlock("fd00::", 64), IpBlock("0.0.0.0", 0))
+    )
 
 
-_VALUES = {
+_VALUES: dict[str, Callable[[random.Random, Workload], Any]] = {
     "namespaces": lambda rng, workload: _text(rng, workload.namespace),
     "principals": lambda rng, workload: _text(rng, str(workload.identity).removeprefix("spiffe://")),
     "service_accounts": lambda rng, workload: ServiceAccountMatch(

@@ -1,8 +1,8 @@
-"""What the code under test decides, in the oracle's words: every outcome that some chooser could bring about."""
+"""What the code under test decides, in the oracle's words: every outcome that chance allows."""
 
 from collections.abc import Sequence
 
-from tests.oracle.rules import REFUSE, Outcome
+from tests.oracle.routes import REFUSE, Outcome
 from zproxy.model.addr import Endpoint
 from zproxy.model.route import Passthrough, Refuse, Role, Route
 from zproxy.model.service import Service, WeightedWaypoint

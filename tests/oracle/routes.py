@@ -1,16 +1,14 @@
-"""The rules of routing and policy once more, as simply as they can be said: lists, loops, no index, no cache.
+"""The rules of routing once more, as simply as they can be said: lists, loops, no index, no cache.
 
 Written from the description of ztunnel's behaviour and never from the code under test. A route is a set of
 all outcomes that chance allows.
 """
 
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from zproxy.model.addr import Endpoint
-from zproxy.model.identity import SpiffeId
-from zproxy.model.policy import Action, Authorization, Match, PolicyScope, StringKind, StringMatch
 from zproxy.model.service import (
     BalancerMode,
     GatewayAddress,
@@ -20,7 +18,7 @@ from zproxy.model.service import (
     Scope,
     Service,
 )
-from zproxy.model.settings import Compat, OutboundPolicy, Settings, WaypointPolicy
+from zproxy.model.settings import OutboundPolicy, Settings, WaypointPolicy
 from zproxy.model.workload import NetworkMode, Protocol, Status, Workload
 from zproxy.state.store import Mesh
 
@@ -124,9 +122,9 @@ def targets(
         if balancer.health_policy is HealthPolicy.ONLY_HEALTHY and workload.status is Status.UNHEALTHY:
             continue
         is_here = workload.network == source.network
-        if not workload.workload_ips and not workload.hostname:
-            if is_here or workload.network_gateway is None:
-                continue
+        has_address = workload.workload_ips or workload.hostname
+        if not has_address and (is_here or workload.network_gateway is None):
+            continue
         port = _target_port(service, workload, to.port, is_waypoint=is_waypoint)
         if port is None:
             continue
@@ -192,7 +190,7 @@ def at_reference(mesh: Mesh, source: Workload, reference: GatewayAddress) -> lis
                 if (each.namespace, each.hostname) == (where.namespace, where.hostname)
             ]
             return [Found(each, (each.workload_ips or ("",))[0], port, ()) for each in named[:1]]
-        to = Endpoint("0.0.0.0", port)  # noqa: S104 - of the family that is preferred, and nobody's
+        to = Endpoint("0.0.0.0", port)
     else:
         service = service_at(mesh, where.network, where.ip, source.namespace)
         if service is None:
@@ -230,7 +228,12 @@ def route(mesh: Mesh, source: Workload, to: Endpoint, settings: Settings) -> set
 
 
 def _through_waypoint(
-    mesh: Mesh, source: Workload, to: Endpoint, service: Service, reference: GatewayAddress, settings: Settings
+    mesh: Mesh,
+    source: Workload,
+    to: Endpoint,
+    service: Service,
+    reference: GatewayAddress,
+    settings: Settings,
 ) -> set[Outcome]:
     found = at_reference(mesh, source, reference)
     if not found:
@@ -261,33 +264,31 @@ def _direct(
 ) -> set[Outcome]:
     service = service_at(mesh, source.network, to.ip, source.namespace)
     if service is not None:
-        if service.load_balancer.mode is BalancerMode.PASSTHROUGH:
-            return {Outcome("passthrough", str(to))}
-        found = targets(mesh, service, source, to)
-        if not found:
-            return {REFUSE}
-        outcomes = set()
-        for each in found:
-            if each.workload.network != source.network:
-                outcomes |= _through_gateway(mesh, source, each.workload, service, to.port)
-            else:
-                outcomes.add(_to(each, service.subject_alt_names))
-        return outcomes
+        return _to_service(mesh, source, to, service)
     if workload is None:
         return {_unknown(to, settings)}
     if workload.waypoint is not None and not _comes_from_waypoint(mesh, source, workload.waypoint):
-        found_waypoints = at_reference(mesh, source, workload.waypoint)
-        if found_waypoints:
-            outcomes = set()
-            for waypoint in found_waypoints:
-                if waypoint.workload.network != source.network:
-                    outcomes.add(REFUSE)  # a gateway takes names of services, and nobody named one
-                else:
-                    outcomes.add(_waypoint(waypoint, to))
-            return outcomes
+        found = at_reference(mesh, source, workload.waypoint)
+        if found:
+            # A gateway takes names of services, and nobody named one.
+            return {
+                _waypoint(each, to) if each.workload.network == source.network else REFUSE for each in found
+            }
         if settings.waypoint_policy is WaypointPolicy.MUST_TRAVERSE:
             return {REFUSE}
     return {_to(Target(workload, to.port, to.ip), ())}
+
+
+def _to_service(mesh: Mesh, source: Workload, to: Endpoint, service: Service) -> set[Outcome]:
+    if service.load_balancer.mode is BalancerMode.PASSTHROUGH:
+        return {Outcome("passthrough", str(to))}
+    outcomes: set[Outcome] = set()
+    for each in targets(mesh, service, source, to):
+        if each.workload.network != source.network:
+            outcomes |= _through_gateway(mesh, source, each.workload, service, to.port)
+        else:
+            outcomes.add(_to(each, service.subject_alt_names))
+    return outcomes or {REFUSE}
 
 
 def _comes_from_waypoint(mesh: Mesh, source: Workload, reference: GatewayAddress) -> bool:
@@ -340,96 +341,3 @@ def _through_gateway(
         )
         for each in found
     } or {REFUSE}
-
-
-# Policy
-
-
-def is_allowed(
-    mesh: Mesh, workload: Workload, identity: SpiffeId | None, source_ip: str, target: Endpoint, compat: Compat
-) -> bool:
-    """Whether the policies of `workload` let `identity` at `source_ip` reach `target`."""
-    is_strict = compat is Compat.ZPROXY
-    known = {each.key: each for each in mesh.policies}
-    if is_strict and any(key not in known for key in workload.authorization_policies):
-        return False
-    applying = [each for each in mesh.policies if _applies(each, workload) and not each.dry_run]
-    if any(each.defect for each in applying):
-        if is_strict:
-            return False
-        applying = [each for each in applying if not each.defect]
-    facts = _Facts(identity, source_ip, target)
-    denying = [each for each in applying if each.action is Action.DENY]
-    allowing = [each for each in applying if each.action is Action.ALLOW]
-    if any(_hits(each, facts, is_strict=is_strict) for each in denying):
-        return False
-    return not allowing or any(_hits(each, facts, is_strict=False) for each in allowing)
-
-
-def _applies(policy: Authorization, workload: Workload) -> bool:
-    if policy.scope is PolicyScope.WORKLOAD_SELECTOR:
-        return policy.key in workload.authorization_policies
-    return policy.scope is PolicyScope.GLOBAL or policy.namespace == workload.namespace
-
-
-class _Facts(NamedTuple):
-    identity: SpiffeId | None
-    source_ip: str
-    target: Endpoint
-
-
-def _hits(policy: Authorization, facts: _Facts, *, is_strict: bool) -> bool:
-    if not policy.rules:
-        return is_strict
-    for rule in policy.rules:
-        if all(not clause or any(_agrees(match, facts, is_strict) for match in clause) for clause in rule):
-            return True
-    return False
-
-
-def _agrees(match: Match, facts: _Facts, is_strict: bool) -> bool:
-    if not any(match):
-        return is_strict
-    return all(
-        (not wanted or any(wanted_hits)) and not any(unwanted_hits)
-        for wanted, wanted_hits, unwanted_hits in _conditions(match, facts)
-    )
-
-
-def _conditions(match: Match, facts: _Facts) -> Iterator[tuple[tuple[object, ...], list[bool], list[bool]]]:
-    who, target = facts.identity, facts.target
-    principal = "" if who is None else str(who).removeprefix("spiffe://")
-
-    def text(wanted: StringMatch, value: str) -> bool:
-        if who is None:
-            return False
-        return {
-            StringKind.EXACT: value == wanted.value,
-            StringKind.PREFIX: value.startswith(wanted.value),
-            StringKind.SUFFIX: value.endswith(wanted.value),
-            StringKind.PRESENCE: value != "",
-        }[wanted.kind]
-
-    def within(block: object, ip: str) -> bool:
-        return ipaddress.ip_address(ip) in ipaddress.ip_network(str(block))
-
-    def hits(name: str, values: tuple[object, ...]) -> list[bool]:
-        return [check(name, value) for value in values]
-
-    def check(name: str, value: object) -> bool:
-        if name == "namespaces":
-            return text(value, "" if who is None else who.namespace)  # type: ignore[arg-type]
-        if name == "principals":
-            return text(value, principal)  # type: ignore[arg-type]
-        if name == "service_accounts":
-            return who is not None and str(value) == f"{who.namespace}/{who.service_account}"
-        if name == "source_ips":
-            return within(value, facts.source_ip)
-        if name == "destination_ips":
-            return within(value, target.ip)
-        return value == target.port
-
-    for name in Match._fields:
-        if not name.startswith("not_"):
-            wanted, unwanted = getattr(match, name), getattr(match, f"not_{name}")
-            yield wanted, hits(name, wanted), hits(name, unwanted)
