@@ -252,7 +252,7 @@ def _through_waypoint(
 def _waypoint(found: Found, to: Endpoint) -> Outcome:
     return Outcome(
         "waypoint",
-        f"{found.ip}:{found.port}" if found.ip else found.workload.hostname,
+        _joined(found.ip or found.workload.hostname, found.port),
         str(to),
         frozenset({str(found.workload.identity), *found.sans}),
         workload=found.workload.uid,
