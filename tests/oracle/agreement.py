@@ -1,13 +1,14 @@
 """Compares the code under test with the oracle on random meshes, a case at a time."""
 
 import random
+from functools import partial
 
 from tests.oracle import routes, verdicts
 from tests.oracle.meshes import World, destination, world
 from tests.oracle.outcomes import outcomes
 from zproxy.model.addr import Endpoint
 from zproxy.model.workload import Workload
-from zproxy.state.policy import Attempt, Verdict
+from zproxy.state.policy import Attempt, Verdict, authorize, judge
 
 CASES_A_WORLD = 10
 
@@ -66,4 +67,4 @@ def _is_reachable(made: World, workload: Workload, ip: str) -> bool:
 
 
 def _judged(made: World, attempt: Attempt) -> Verdict:
-    raise NotImplementedError
+    return judge(made.mesh, attempt, partial(authorize, made.settings.compat))

@@ -309,6 +309,8 @@ def _unknown(to: Endpoint, settings: Settings) -> Outcome:
 
 def _to(target: Target, sans: Iterable[str]) -> Outcome:
     workload, where = target.workload, target.ip or target.workload.hostname
+    if target.port in ILLEGAL:
+        return REFUSE
     if workload.protocol is Protocol.TCP:
         return Outcome("tcp", _joined(where, target.port), workload=workload.uid)
     return Outcome(
