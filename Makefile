@@ -12,6 +12,10 @@ BIN := .venv/bin
 # The resolver behind `make lock`: it pins for every Python and machine at once. Nothing else needs it.
 UV := 0.13.9
 
+# What needs no root shares nothing and runs on all cores; root tests share the kernel and run one by one.
+UNIT_TESTS = $(BIN)/python -m pytest -m "not root" -n auto
+ROOT_TESTS = $(BIN)/python -m pytest -m root
+
 .PHONY: help install demo bench bench-steering test test-unit test-root soak lint lint-code lint-format lint-types lint-bpf fmt lock clean clean-root
 
 help: ## Show this list
@@ -35,13 +39,15 @@ bench-steering: ## Measure steering beside iptables, enrolment and 200 pods, abo
 	@BENCH_JSON="$(BENCH_JSON)" $(BIN)/python -m tests.bench.steering $(ARGS)
 
 test: install ## Run every test and check, as CI does (needs root)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(UNIT_TESTS) $(ARGS); unit=$$?; $(ROOT_TESTS) $(ARGS); root=$$?; \
+	: a selection in ARGS may find nothing on one side, which pytest calls 5; \
+	case "$$unit $$root" in "0 0" | "0 5" | "5 0") ;; *) exit 1 ;; esac
 
 test-unit: install ## Run the tests and checks that need neither root nor BPF
-	@$(BIN)/python -m pytest -m "not root" $(ARGS)
+	@$(UNIT_TESTS) $(ARGS)
 
 test-root: install ## Run the tests that load BPF and make network namespaces (needs root)
-	@$(BIN)/python -m pytest -m root $(ARGS)
+	@$(ROOT_TESTS) $(ARGS)
 
 soak: install ## Run the long tests: a million fuzz cases, 200,000 connections, 10,000 idle, 200 pods (needs root)
 	@$(BIN)/python -m pytest -o "norecursedirs=.*" tests/soak $(ARGS)

@@ -50,7 +50,7 @@ from zproxy.proxy.balancer import Balancer
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.straw import Straw
 from zproxy.sources import file
-from zproxy.state.policy import allow_all
+from zproxy.state.policy import authorize
 from zproxy.state.store import Mesh
 from zproxy.steering.steering import Steering
 from zproxy.wire.tls import TlsEngine, choose_engine
@@ -255,7 +255,7 @@ class Daemon:
             certificates=self._certificates.source(workload.identity),
             engine=engine,
             connections=connections,
-            decide=allow_all,
+            decide=partial(authorize, self._settings.compat),
             settings=self._settings,
             balancer=balancer,
         )

@@ -12,7 +12,7 @@ from tests.support.ca import shared_ca
 from tests.support.fake_net import FakeEngine, FakePoller, FakeSocket
 from tests.support.fuzz_frames import Soup, cuts, halves, joined, mutate, pieces
 from tests.support.fuzz_wire import GREETING, LIMITS, Call, Feed
-from tests.support.mesh import mesh, workload
+from tests.support.mesh import allow_all, mesh, workload
 from tests.support.plane import CLIENT_IP, SERVER_IP, FixedCertificates, Lines
 from zproxy.config import Deadlines
 from zproxy.hbone.pool import Pool
@@ -26,7 +26,6 @@ from zproxy.proxy.context import PodContext
 from zproxy.proxy.inbound import Inbound
 from zproxy.proxy.outbound import Outbound, dial_tunnel
 from zproxy.proxy.relay import StreamRelay
-from zproxy.state.policy import allow_all
 from zproxy.wire import frames
 from zproxy.wire.stream import Role
 

@@ -6,7 +6,9 @@ from typing import Any
 from zproxy.model.policy import Authorization
 from zproxy.model.service import NetworkAddress, Service
 from zproxy.model.workload import Protocol, ServicePort, Workload
+from zproxy.state.policy import ALLOWED, Attempt, Verdict
 from zproxy.state.store import Mesh
+from zproxy.state.trace import Trace
 
 
 def workload(pod: str, *ips: str, protocol: Protocol = Protocol.HBONE, **fields: Any) -> Workload:
@@ -54,3 +56,8 @@ def yaml_of(*workloads: Workload) -> str:
             f"  network: {item.network!r}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def allow_all(mesh: Mesh, attempt: Attempt, trace: Trace | None = None) -> Verdict:
+    """Stands for policy where a test is about something else."""
+    return ALLOWED

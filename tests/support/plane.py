@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from tests.support.bench import Bench
 from tests.support.ca import SpiffeCa, shared_ca
-from tests.support.mesh import mesh, workload
+from tests.support.mesh import allow_all, mesh, workload
 from zproxy.config import Deadlines, Limits
 from zproxy.identity.certificate import Certificate
 from zproxy.model.addr import Endpoint
@@ -22,8 +22,9 @@ from zproxy.model.workload import Workload
 from zproxy.observe.connections import Connection, Connections
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.straw import Straw
-from zproxy.state.policy import Attempt, Decide, Verdict, allow_all
+from zproxy.state.policy import Attempt, Decide, Verdict
 from zproxy.state.store import Mesh
+from zproxy.state.trace import Trace
 from zproxy.wire.tls import choose_engine
 
 CLIENT_IP, SERVER_IP = "127.0.0.1", "127.0.0.2"
@@ -128,8 +129,8 @@ class Plane(Bench):
             settings=self._settings,
         )
 
-    def _decide(self, mesh: Mesh, attempt: Attempt) -> Verdict:
-        return self.decide(mesh, attempt)
+    def _decide(self, mesh: Mesh, attempt: Attempt, trace: Trace | None = None) -> Verdict:
+        return self.decide(mesh, attempt, trace)
 
     def serve(self, port: int = 8080, backlog: int = 512) -> socket.socket:
         """Return a listening socket that is the server pod's app on `port`."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.inline import InlineDriver
-from tests.support.mesh import workload
+from tests.support.mesh import allow_all, workload
 from tests.support.netns import Namespace
 from zproxy.config import Deadlines, Limits
 from zproxy.identity.ca import LocalCa
@@ -30,7 +30,6 @@ from zproxy.node.workers import PodWorker
 from zproxy.observe.connections import Connection, Connections
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.straw import Straw
-from zproxy.state.policy import allow_all
 from zproxy.state.store import Mesh
 from zproxy.steering.hooks import HOOKS
 from zproxy.steering.inspect_pod import NodeFacts, SteeringFacts

@@ -116,8 +116,9 @@ class Totals:
     """Counters since start."""
 
     __slots__ = (
-        "balancing", "bytes_recv", "bytes_sent", "closed", "early", "failed", "failures", "opened", "tunnels",
-    )  # fmt: skip
+        *("balancing", "bytes_recv", "bytes_sent", "closed", "early", "failed", "failures", "opened"),
+        *("policy_failures", "tunnels"),
+    )
 
     def __init__(self) -> None:
         self.opened = self.closed = self.failed = self.bytes_sent = self.bytes_recv = 0
@@ -125,6 +126,8 @@ class Totals:
         """By reason, a literal of this program; early ones among them."""
         self.early: dict[tuple[Direction, str], int] = {}
         """Those refused before their peers were known, which have no series; by reason."""
+        self.policy_failures = Counter[str]()
+        """Refusals by a policy that could not be judged, by cause: missing, defect or empty."""
         self.tunnels = {role: TunnelCounts() for role in ("client", "server")}
         self.balancing = BalancingCounts()
 

@@ -135,6 +135,12 @@ def _failures(totals: Totals) -> Iterator[Family]:
         ("reporter", "response_flags", "reason"),
         [((*_who(key), key[1]), count) for key, count in totals.early.items()],
     )
+    yield Family(
+        "zproxy_policy_failures",
+        f"{OWN}connections refused because a policy is missing, not understood (defect) or an empty DENY",
+        ("cause",),
+        [((cause,), count) for cause, count in totals.policy_failures.items()],
+    )
 
 
 def _tunnels(totals: Totals) -> Iterator[Family]:

@@ -58,7 +58,7 @@ class PodContext:
         self.mesh = mesh
         """Returns the current snapshot."""
         self.connections = connections
-        self.authorize = Authorizer(lambda: self.workload, mesh, decide)
+        self.authorize = Authorizer(lambda: self.workload, mesh, decide, connections.totals.policy_failures)
         """Asked for every connection that reaches the pod, after its target is known to be legal."""
         self.settings = settings
         self.balancer = balancer or Balancer(settings, connections.totals.balancing)

@@ -17,6 +17,8 @@ class Candidate(NamedTuple):
     target_port: int
     rank: int
     """Scopes of the service's routing preference that it matches; the higher the nearer."""
+    ip: str = ""
+    """Where it is dialled; empty where only a gateway, or its host name, leads to it."""
 
 
 class Chooser(Protocol):

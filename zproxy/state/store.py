@@ -7,9 +7,9 @@ every record.
 
 import ipaddress
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from zproxy.model.policy import Authorization, PolicyScope
 from zproxy.model.service import NetworkAddress, NetworkCidr, Service
@@ -59,6 +59,9 @@ class Mesh:
     """Prefix lengths that occur, longest first."""
     _by_scope: Index[str, Authorization]
     """Policies of a namespace, and under "" the global ones."""
+    memo: dict[Hashable, Any] = field(default_factory=dict)
+    """What pure functions found out about this snapshot, by function and arguments. Whoever adds to it bounds
+    it; any thread may."""
 
     @classmethod
     def of(

@@ -27,6 +27,10 @@ class Trace:
         """Add a step."""
         self.steps.append(Step(subject, outcome, detail, self._depth))
 
+    def extend(self, inner: "Trace") -> None:
+        """Add the steps of `inner` below the last one of this trace."""
+        self.steps += [step._replace(depth=step.depth + self._depth) for step in inner.steps]
+
     def __enter__(self) -> "Trace":
         """What is noted until the end of the `with` block is one level deeper."""
         self._depth += 1

@@ -12,6 +12,7 @@ from zproxy.model.conn import Direction
 from zproxy.proxy.authorize import VERDICTS_CACHED
 from zproxy.state.policy import ALLOWED, Attempt, Verdict
 from zproxy.state.store import Mesh
+from zproxy.state.trace import Trace
 
 SENTENCE = "connection closed due to policy rejection: explicitly denied by: demo/no"
 
@@ -23,7 +24,7 @@ class Policy:
         self.asked: list[Attempt] = []
         self.verdict = ALLOWED
 
-    def decide(self, _: Mesh, attempt: Attempt) -> Verdict:
+    def decide(self, mesh: Mesh, attempt: Attempt, trace: Trace | None = None) -> Verdict:
         self.asked.append(attempt)
         return self.verdict
 

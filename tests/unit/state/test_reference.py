@@ -1,0 +1,78 @@
+"""Whom the addresses of waypoints and gateways lead to."""
+
+import random
+
+import pytest
+
+from tests.support.mesh import behind, mesh, service, workload
+from zproxy.model.service import GatewayAddress, NamespacedHostname, NetworkAddress
+from zproxy.state.choose import RandomChooser
+from zproxy.state.reference import Located, identities, locate, refer
+
+SOURCE = workload("demo/client", "10.0.0.9")
+GATEWAY = service(
+    "demo/gw.test", "10.96.0.1", ports={15008: 15008}, subject_alt_names=("spiffe://x/ns/demo/sa/alt",)
+)
+POD = behind(workload("demo/gw", "10.0.0.1"), GATEWAY)
+NAMED = workload("demo/named", "10.0.0.2", hostname="named.example.com")
+NAMELESS = workload("demo/nameless", hostname="nameless.example.com")
+KNOWN = mesh(SOURCE, GATEWAY, POD, NAMED, NAMELESS)
+CHOOSER = RandomChooser(random.Random(1))
+OWN = str(POD.identity)
+
+
+@pytest.mark.parametrize(
+    ("destination", "expected"),
+    [
+        (NetworkAddress("", "10.0.0.1"), Located(POD, "10.0.0.1", 15008, (OWN,))),
+        (
+            NetworkAddress("", "10.96.0.1"),
+            Located(POD, "10.0.0.1", 15008, (OWN, "spiffe://x/ns/demo/sa/alt")),
+        ),
+        (
+            NamespacedHostname("demo", "gw.test"),
+            Located(POD, "10.0.0.1", 15008, (OWN, "spiffe://x/ns/demo/sa/alt")),
+        ),
+        (
+            NamespacedHostname("demo", "named.example.com"),
+            Located(NAMED, "10.0.0.2", 15008, (str(NAMED.identity),)),
+        ),
+        (
+            NamespacedHostname("demo", "nameless.example.com"),
+            Located(NAMELESS, "", 15008, (str(NAMELESS.identity),)),
+        ),
+        (NamespacedHostname("shop", "gw.test"), None),
+        (NamespacedHostname("shop", "named.example.com"), None),
+        (NetworkAddress("net2", "10.0.0.1"), None),
+        (NetworkAddress("", "192.0.2.1"), None),
+    ],
+    ids=[
+        "a workload's address",
+        "a service's address",
+        "a service by name",
+        "a workload by its host name",
+        "a workload that has nothing but a host name",
+        "a name of another namespace",
+        "a host name of another namespace",
+        "an address of another network",
+        "nobody",
+    ],
+)
+def test_references(destination: NetworkAddress | NamespacedHostname, expected: Located | None) -> None:
+    assert locate(KNOWN, SOURCE, GatewayAddress(destination), CHOOSER) == expected
+
+
+def test_the_port_of_a_reference_is_the_one_to_dial() -> None:
+    located = locate(KNOWN, SOURCE, GatewayAddress(NetworkAddress("", "10.0.0.1"), 15009), CHOOSER)
+    assert located is not None
+    assert located.port == 15009
+
+
+def test_a_service_without_endpoints_leads_nowhere() -> None:
+    reference = GatewayAddress(NamespacedHostname("demo", "gw.test"))
+    assert not refer(mesh(SOURCE, GATEWAY), SOURCE, reference).candidates
+
+
+def test_identities_are_sorted_and_each_there_once() -> None:
+    assert identities("b", ("c", "a", "b")) == ("a", "b", "c")
+    assert identities("b", ()) == ("b",)

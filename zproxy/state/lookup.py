@@ -1,0 +1,54 @@
+"""Which service an address or a name means to a client: ztunnel's rules of visibility and preference."""
+
+from collections.abc import Iterable, Sequence
+
+from zproxy.model.service import Service
+from zproxy.state.store import Mesh
+from zproxy.state.trace import Trace
+
+
+def service_at(
+    mesh: Mesh, network: str, ip: str, namespace: str | None, trace: Trace | None = None
+) -> Service | None:
+    """Return the service that `ip` on `network` belongs to, for a client in `namespace` (None: not known).
+
+    Its own address comes before any range that holds it, the client's own namespace before others, then the
+    longest prefix, then the canonical service, then the first by key. What the client may not see is no
+    candidate, so a range may stand in for an address that is hidden.
+    """
+    exact = _visible(mesh.services_at(ip, network), namespace)
+    if exact:
+        return _told(_preferred(exact, namespace), exact, ip, trace)
+    around = [
+        (length, each)
+        for (_, _, length), each in mesh.services_around(ip, network)
+        if each.is_visible_to(namespace)
+    ]
+    if not around:
+        return None
+    best = min(around, key=lambda pair: (pair[1].namespace != namespace, -pair[0], not pair[1].canonical))
+    return _told(best[1], [each for _, each in around], ip, trace)
+
+
+def service_named(
+    mesh: Mesh, hostname: str, namespace: str | None, trace: Trace | None = None
+) -> Service | None:
+    """Return the service that `hostname` means to a client in `namespace`, by the same preferences."""
+    visible = _visible(mesh.services_named(hostname), namespace)
+    return _told(_preferred(visible, namespace), visible, hostname, trace) if visible else None
+
+
+def _visible(services: Iterable[Service], namespace: str | None) -> list[Service]:
+    return [each for each in services if each.is_visible_to(namespace)]
+
+
+def _preferred(services: Sequence[Service], namespace: str | None) -> Service:
+    return min(services, key=lambda each: (each.namespace != namespace, not each.canonical))
+
+
+def _told(chosen: Service, among: Sequence[Service], what: str, trace: Trace | None) -> Service:
+    if trace is not None:
+        others = ", ".join(each.key for each in among if each is not chosen)
+        over = f"; preferred to {others}" if others else ""
+        trace.note("service", "found", f"{what} is {chosen.key}{over}")
+    return chosen
