@@ -87,9 +87,7 @@ class Pool:
                 waiter.on_tunnel(self._tunnels[key][choice])
                 return
         if self._waiters >= self._max_waiting:
-            waiter.on_no_tunnel(
-                TooMany(f"{self._waiters} connections already wait for tunnels of this pod")
-            )
+            waiter.on_no_tunnel(TooMany(f"{self._waiters} connections already wait for tunnels of this pod"))
             return
         self._waiting.setdefault(key, {})[waiter] = None
         self._waiters += 1

@@ -176,13 +176,13 @@ def _balancing(totals: Totals) -> Iterator[Family]:
         "zproxy_endpoint_ejections",
         f"{OWN}times that an endpoint was left out for a while because it could not be reached",
         (),
-        [((), counts.ejections)],
+        [((), counts.ejections)] if counts.ejections else [],
     )
     yield Family(
         "zproxy_connect_retries",
         f"{OWN}connections that were given another endpoint because the first could not be reached",
         (),
-        [((), counts.retries)],
+        [((), counts.retries)] if counts.retries else [],
     )
 
 

@@ -210,8 +210,7 @@ class Balancer:
         return second if load < busy * max(second.workload.capacity, 1) else first
 
     def _same(self, field: _Field, source_ip: str) -> Candidate:
-        """Return the endpoint of a client: by weighted rendezvous, so that others' coming and going is nothing
-        to it."""
+        """Return the endpoint of a client by weighted rendezvous: others may come and go."""
         found = field.by_client.get(source_ip)
         if found is None:
             if len(field.by_client) >= CLIENTS:

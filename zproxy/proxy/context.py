@@ -83,7 +83,7 @@ class PodContext:
         """`namespace/name`."""
         return self.enrolled.pod
 
-    def peers(
+    def peers(  # noqa: PLR0913, PLR0917 - all that tells one record from another
         self,
         direction: Direction,
         source: Workload | None,

@@ -29,7 +29,7 @@ class DoubleStream(OutboundStream):
 
     __slots__ = ("_leg",)
 
-    def __init__(  # noqa: PLR0913 - OutboundStream's
+    def __init__(
         self,
         outbound: "Outbound",
         sock: socket.socket,
@@ -90,7 +90,7 @@ class DoubleStream(OutboundStream):
 
 
 class Leg(OutboundStream):
-    """The inner tunnel's bytes on their way through the outer one; `_stream` hears once what becomes of it."""
+    """The inner tunnel's bytes on their way through the outer one."""
 
     __slots__ = ("_far", "_inner", "_stream")
 
@@ -101,6 +101,7 @@ class Leg(OutboundStream):
         apart.hbone_addr = of.hbone_addr
         super().__init__(outbound, near, apart, route, b"", ())
         self._stream: DoubleStream | None = stream
+        """Who hears, once, what becomes of this."""
         self._far: socket.socket | None = far
         """The inner tunnel's end, until there is one."""
         self._inner: InnerTunnel | None = None

@@ -58,7 +58,10 @@ class Naming:
                 self._sock, self.connection, route._replace(address=address), self._said, self._failed
             )
         else:
-            why = answer.error or f"it has no address of a family that could be dialled ({', '.join(answer.ips)})"
+            why = (
+                answer.error
+                or f"it has no address of a family that could be dialled ({', '.join(answer.ips)})"
+            )
             self._fail(NameFailed(f"no address for {route.workload.pod}: {route.hostname}: {why}"))
 
     def on_event(self, events: int) -> None:
@@ -69,7 +72,9 @@ class Naming:
 
     def on_deadline(self, deadline: Deadline) -> None:
         """DNS took too long."""
-        self._fail(NameFailed(f"no address for {self._route.workload.pod}: {self._route.hostname}: {deadline}"))
+        self._fail(
+            NameFailed(f"no address for {self._route.workload.pod}: {self._route.hostname}: {deadline}")
+        )
 
     def abort(self, error: str) -> None:
         """End because of a fault of our own."""

@@ -120,14 +120,14 @@ class Outbound:
         connection.peers = pod.peers(
             Direction.OUTBOUND, pod.workload, destination, connection.dst.port, addressed=route.service
         )
-        way = PlainWay(self, route, failed) if isinstance(route, Upstream) else None
+        way = PlainWay(self, route, said, failed) if isinstance(route, Upstream) else None
         try:
             far = pod.sockets.dial(connection.dst)
         except OSError as error:
             text = connect_error(str(connection.dst), error.errno or 0)
             found = way.elsewhere(connection, text) if way is not None else None
             if way is not None and found is not None:
-                way.follow(sock, connection, found, said)
+                way.follow(sock, connection, found)
                 return
             if way is not None:
                 way.ended()
@@ -135,7 +135,7 @@ class Outbound:
             pod.connections.end(connection, pod.worker.poller.now, text, "CONNECT")
             return
         tune(far)
-        PlainRelay(pod, near=sock, far=far, connection=connection, is_far_app=False, said=said, way=way)
+        PlainRelay(pod, near=sock, far=far, connection=connection, is_far_app=False, way=way)
 
     def _refuse_direct(self, sock: socket.socket, src: Endpoint) -> None:
         """Something dialled 15001 itself: there is nowhere it could go on to."""
@@ -150,31 +150,34 @@ class Outbound:
 class PlainWay:
     """What a relay to a workload without HBONE asks: whether there is another one."""
 
-    __slots__ = ("_failed", "_outbound", "_route")
+    __slots__ = ("_failed", "_outbound", "_route", "_said")
 
-    def __init__(self, outbound: Outbound, route: Upstream, failed: tuple[str, ...]) -> None:
+    def __init__(self, outbound: Outbound, route: Upstream, said: bytes, failed: tuple[str, ...]) -> None:
         self._outbound = outbound
         self._route = route
+        self._said = said
         self._failed = failed
 
-    def reached(self) -> None:
-        """The workload took the connection."""
+    def reached(self) -> bytes:
+        """See Way."""
         self._outbound.pod.balancer.succeeded(self._route.workload.uid)
+        said, self._said = self._said, b""
+        return said
 
     def ended(self) -> None:
-        """The connection is over."""
+        """See Way."""
         self._outbound.pod.balancer.released(self._route.workload.uid)
 
     def elsewhere(self, connection: Connection, error: str) -> Route | None:
-        """Return where to go, now that the workload could not be reached; None is nowhere."""
+        """See Way."""
         self._outbound.unreachable(self._route, ConnectFailed(error))
         return self._outbound.another(connection, self._route, self._failed)
 
-    def follow(self, sock: socket.socket, connection: Connection, route: Route, said: bytes) -> None:
-        """Go there."""
+    def follow(self, sock: socket.socket, connection: Connection, route: Route) -> None:
+        """See Way."""
         self.ended()
         failed = (*self._failed, self._route.workload.uid)
-        self._outbound.follow(sock, connection, route, said, failed)
+        self._outbound.follow(sock, connection, route, self._said, failed)
 
 
 def dial_tunnel(pod: PodContext, key: PoolKey, watcher: TunnelWatcher) -> ClientTunnel:

@@ -24,8 +24,8 @@ SPLICE_AFTER: Final = 64 << 10
 class Way(Protocol):
     """Whoever wants to know whether `far` could be reached, and knows where else to go."""
 
-    def reached(self) -> None:
-        """`far` is up."""
+    def reached(self) -> bytes:
+        """`far` is up; return what was read from `near` before, and is still to be sent."""
 
     def ended(self) -> None:
         """The relay is over."""
@@ -33,17 +33,17 @@ class Way(Protocol):
     def elsewhere(self, connection: Connection, error: str) -> Route | None:
         """Return where to go instead of `far`, which could not be reached; None is nowhere."""
 
-    def follow(self, sock: socket.socket, connection: Connection, route: Route, said: bytes) -> None:
+    def follow(self, sock: socket.socket, connection: Connection, route: Route) -> None:
         """Go there with `near`; the relay has parted from it."""
 
 
 class PlainRelay:
     """`near` was accepted, `far` is being connected. Half-close and breaks travel both ways.
 
-    `is_far_app` tells which side is the pod's app, for the byte counts; `said` was read from `near` before.
+    `is_far_app` tells which side is the pod's app, for the byte counts.
     """
 
-    __slots__ = ("_far", "_idle_moved", "_moved", "_near", "_said", "_way", "connection", "is_done", "pod")
+    __slots__ = ("_far", "_idle_moved", "_moved", "_near", "_way", "connection", "is_done", "pod")
 
     def __init__(
         self,
@@ -53,13 +53,11 @@ class PlainRelay:
         far: socket.socket,
         connection: Connection,
         is_far_app: bool,
-        said: bytes = b"",
         way: Way | None = None,
     ) -> None:
         self.pod = pod
         self.connection = connection
         self.is_done = False
-        self._said = said
         self._way = way
         self._moved = self._idle_moved = 0
         """How much had been moved when the wait for the other direction, or for any byte, began."""
@@ -71,9 +69,7 @@ class PlainRelay:
     def connected(self) -> None:
         """`far` is up: let bytes flow."""
         self.pod.worker.connecting.done(self)
-        if self._way is not None:
-            self._way.reached()
-        said, self._said = self._said, b""
+        said = self._way.reached() if self._way is not None else b""
         self._far.watch(READ)
         if not said or self._far.take(memoryview(said)):
             self._near.watch(READ)
@@ -94,7 +90,7 @@ class PlainRelay:
             worker.poller.remove(end.sock.fileno())
         self._far.sock.close()
         self.pod.relays.discard(self)
-        way.follow(self._near.sock, self.connection, found, self._said)
+        way.follow(self._near.sock, self.connection, found)
 
     def _watch_idle(self) -> None:
         self._idle_moved = self.connection.bytes_moved
