@@ -39,6 +39,13 @@ class Upstream(NamedTuple):
     hostname: str = ""
     """Of a workload without addresses: what DNS must find before `address`, whose ip is empty, can be
     dialled."""
+    beyond: str = ""
+    """Of a gateway: the uid of the endpoint behind it."""
+
+    @property
+    def chosen(self) -> str:
+        """The uid of whom the balancer chose: the endpoint behind a gateway, else who is dialled."""
+        return self.beyond or self.workload.uid
 
 
 class Passthrough(NamedTuple):

@@ -8,7 +8,7 @@ flow control, half-close and deadlines of either are those of every tunnel.
 import socket
 from typing import TYPE_CHECKING
 
-from zproxy.errors import PeerRefused, TunnelClosed, ZproxyError
+from zproxy.errors import IdentityError, PeerRefused, TooMany, TunnelClosed, ZproxyError
 from zproxy.hbone.client import ClientTunnel, TunnelWatcher
 from zproxy.hbone.tunnel import State
 from zproxy.model.addr import Endpoint
@@ -16,6 +16,7 @@ from zproxy.model.conn import Direction, PoolKey
 from zproxy.model.route import Upstream
 from zproxy.observe.connections import Connection, Peers
 from zproxy.proxy.outbound_stream import OK, OutboundStream
+from zproxy.proxy.tries import FIRST, Tries
 from zproxy.wire.baggage import workload_of
 from zproxy.wire.headers import Headers
 from zproxy.wire.tls import TlsContext
@@ -35,10 +36,9 @@ class DoubleStream(OutboundStream):
         sock: socket.socket,
         connection: Connection,
         route: Upstream,
-        said: bytes,
-        failed: tuple[str, ...],
+        tries: Tries,
     ) -> None:
-        super().__init__(outbound, sock, connection, route, said, failed)
+        super().__init__(outbound, sock, connection, route, tries)
         self._leg: Leg | None = None
 
     def _want(self) -> None:
@@ -80,7 +80,7 @@ class DoubleStream(OutboundStream):
         super().on_answer(status, headers)
 
     def _on_finished(self) -> None:
-        self.pod.balancer.released(self._route.workload.uid)
+        self.pod.balancer.released(self._route.chosen)
         self._leave()
 
     def _leave(self) -> None:
@@ -99,7 +99,7 @@ class Leg(OutboundStream):
         of = stream.connection
         apart = Connection(0, of.pod, of.direction, of.src, key.dst)  # a record that nobody shows
         apart.hbone_addr = of.hbone_addr
-        super().__init__(outbound, near, apart, route, b"", ())
+        super().__init__(outbound, near, apart, route, FIRST)
         self._stream: DoubleStream | None = stream
         """Who hears, once, what becomes of this."""
         self._far: socket.socket | None = far
@@ -114,6 +114,8 @@ class Leg(OutboundStream):
 
     def on_no_tunnel(self, error: ZproxyError) -> None:
         """The gateway cannot be reached, or is not who it should be."""
+        if not isinstance(error, IdentityError | TooMany):
+            self.pod.balancer.failed(self._key.dst_uid, self.pod.worker.poller.now)
         self._refused(error)
 
     def on_answer(self, status: int, headers: Headers) -> None:
@@ -129,6 +131,7 @@ class Leg(OutboundStream):
             self._refused(error)
             return
         self._far = None
+        pod.balancer.succeeded(self._key.dst_uid)
         self.start()
         key = self._key._replace(dst_identities=self._route.inner, dst_uid="")
         self._inner = InnerTunnel(self, far, key, context)

@@ -15,11 +15,10 @@ from zproxy.proxy.double import DoubleStream
 from zproxy.proxy.naming import Naming
 from zproxy.proxy.outbound_stream import OutboundStream
 from zproxy.proxy.plain import PlainRelay
+from zproxy.proxy.tries import FIRST, Tries
 from zproxy.state.resolve import resolve
 
 UNAVAILABLE: Final = 503
-UNHEARD: Final = b""
-"""What an app has said so far, when nothing of it was read."""
 
 
 class Outbound:
@@ -43,17 +42,11 @@ class Outbound:
         now = pod.worker.poller.now
         connection = pod.connections.open(pod.name, Direction.OUTBOUND, src, to, now)
         choice = pod.balancer.choice(src.ip, now)
-        self.follow(
-            sock, connection, resolve(pod.mesh(), pod.workload, to, pod.settings, choice), UNHEARD, ()
-        )
+        route = resolve(pod.mesh(), pod.workload, to, pod.settings, choice)
+        self.follow(sock, connection, route, FIRST)
 
-    def follow(
-        self, sock: socket.socket, connection: Connection, route: Route, said: bytes, failed: tuple[str, ...]
-    ) -> None:
-        """Take a connection where `route` says.
-
-        `said` was read from the app and reached nobody; the workloads of the uids in `failed` were tried.
-        """
+    def follow(self, sock: socket.socket, connection: Connection, route: Route, tries: Tries) -> None:
+        """Take a connection where `route` says, after `tries`."""
         pod = self.pod
         connection.route = route
         if isinstance(route, Refuse):
@@ -62,33 +55,33 @@ class Outbound:
             return
         if isinstance(route, Upstream):
             if route.hostname and not route.address.ip:
-                Naming(self, sock, connection, route, said, failed).begin()
+                Naming(self, sock, connection, route, tries).begin()
                 return
             connection.dst = route.address
             connection.hbone_addr = route.authority
-            pod.balancer.took(route.workload.uid)
+            pod.balancer.took(route.chosen)
             if route.role is Role.GATEWAY:
-                DoubleStream(self, sock, connection, route, said, failed).begin()
+                DoubleStream(self, sock, connection, route, tries).begin()
                 return
             if route.identities:
-                OutboundStream(self, sock, connection, route, said, failed).begin()
+                OutboundStream(self, sock, connection, route, tries).begin()
                 return
-        self._pass_through(sock, connection, route, said, failed)
+        self._pass_through(sock, connection, route, tries)
 
-    def another(self, connection: Connection, route: Upstream, failed: tuple[str, ...]) -> Upstream | None:
-        """Return another way for a connection whose way by `route` has failed, if one may be tried.
+    def another(self, connection: Connection, tries: Tries) -> Upstream | None:
+        """Return another way for a connection after `tries`, if one may be tried.
 
         There is one only where several workloads are equally right: endpoints of a service, or waypoints.
         """
-        pod = self.pod
-        if len(failed) >= pod.settings.connect_retries:
+        pod, last = self.pod, tries.routes[-1]
+        if len(tries.routes) > pod.settings.connect_retries:
             return None
-        if route.service is None and route.role is Role.DESTINATION:
+        if last.service is None and last.role is Role.DESTINATION:
             return None
-        tried = (*failed, route.workload.uid)
+        tried = tries.uids
         choice = pod.balancer.choice(connection.src.ip, pod.worker.poller.now, tried)
         found = resolve(pod.mesh(), pod.workload, connection.wanted, pod.settings, choice)
-        if not isinstance(found, Upstream) or found.workload.uid in tried:
+        if not isinstance(found, Upstream) or {found.chosen, found.workload.uid} <= tried:
             return None
         pod.connections.totals.balancing.retries += 1
         return found
@@ -102,7 +95,7 @@ class Outbound:
                 return False
             if route.role is not Role.DESTINATION:
                 return True  # it serves, but somebody behind it does not
-        self.pod.balancer.failed(route.workload.uid, self.pod.worker.poller.now)
+        self.pod.balancer.failed(route.chosen, self.pod.worker.poller.now)
         return True
 
     def _pass_through(
@@ -110,8 +103,7 @@ class Outbound:
         sock: socket.socket,
         connection: Connection,
         route: Upstream | Passthrough,
-        said: bytes,
-        failed: tuple[str, ...],
+        tries: Tries,
     ) -> None:
         pod = self.pod
         destination = route.workload if isinstance(route, Upstream) else None
@@ -120,7 +112,7 @@ class Outbound:
         connection.peers = pod.peers(
             Direction.OUTBOUND, pod.workload, destination, connection.dst.port, addressed=route.service
         )
-        way = PlainWay(self, route, said, failed) if isinstance(route, Upstream) else None
+        way = PlainWay(self, route, tries) if isinstance(route, Upstream) else None
         try:
             far = pod.sockets.dial(connection.dst)
         except OSError as error:
@@ -150,34 +142,34 @@ class Outbound:
 class PlainWay:
     """What a relay to a workload without HBONE asks: whether there is another one."""
 
-    __slots__ = ("_failed", "_outbound", "_route", "_said")
+    __slots__ = ("_outbound", "_route", "_tries")
 
-    def __init__(self, outbound: Outbound, route: Upstream, said: bytes, failed: tuple[str, ...]) -> None:
+    def __init__(self, outbound: Outbound, route: Upstream, tries: Tries) -> None:
         self._outbound = outbound
         self._route = route
-        self._said = said
-        self._failed = failed
+        self._tries = tries
 
     def reached(self) -> bytes:
         """See Way."""
-        self._outbound.pod.balancer.succeeded(self._route.workload.uid)
-        said, self._said = self._said, b""
-        return said
+        self._outbound.pod.balancer.succeeded(self._route.chosen)
+        return self._tries.said
 
     def ended(self) -> None:
         """See Way."""
-        self._outbound.pod.balancer.released(self._route.workload.uid)
+        self._outbound.pod.balancer.released(self._route.chosen)
 
     def elsewhere(self, connection: Connection, error: str) -> Route | None:
         """See Way."""
         self._outbound.unreachable(self._route, ConnectFailed(error))
-        return self._outbound.another(connection, self._route, self._failed)
+        return self._outbound.another(connection, self._after())
 
     def follow(self, sock: socket.socket, connection: Connection, route: Route) -> None:
         """See Way."""
         self.ended()
-        failed = (*self._failed, self._route.workload.uid)
-        self._outbound.follow(sock, connection, route, self._said, failed)
+        self._outbound.follow(sock, connection, route, self._after())
+
+    def _after(self) -> Tries:
+        return self._tries.after(self._route, self._tries.said)
 
 
 def dial_tunnel(pod: PodContext, key: PoolKey, watcher: TunnelWatcher) -> ClientTunnel:

@@ -182,7 +182,8 @@ class _Resolution:
         self._note("gateway", "chosen", f"{found.workload.pod} of network {workload.network!r}")
         inner = tuple(sorted(set(service.subject_alt_names)))
         authority = f"{service.hostname}:{self.to.port}"
-        route = self._upstream(found, authority, self.to.port, service, Role.GATEWAY)._replace(inner=inner)
+        route = self._upstream(found, authority, self.to.port, service, Role.GATEWAY)
+        route = route._replace(inner=inner, beyond=workload.uid)
         self._note("identity", "expected inside", " or ".join(inner))
         return route
 

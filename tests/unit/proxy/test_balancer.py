@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,7 +34,7 @@ def endpoints(*weights: int) -> tuple[Candidate, ...]:
     )
 
 
-def balancer(**chosen: object) -> Balancer:
+def balancer(**chosen: Any) -> Balancer:
     return Balancer(Settings()._replace(**chosen), rng=random.Random(7))
 
 
@@ -192,7 +193,7 @@ def test_what_was_tried_in_vain_is_left_out_while_there_is_anything_else() -> No
 
 def test_a_client_keeps_its_endpoint_and_clients_share_by_weight() -> None:
     by, among = balancer(), endpoints(1, 3)
-    homes = Counter()
+    homes = Counter[str]()
     for number in range(2000):
         ip = f"10.1.{number // 250}.{number % 250}"
         home = draw(by, among, STICKY, ip)
