@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.support.inline import InlineDriver
-from tests.support.mesh import mesh, workload, yaml_of
+from tests.support.local_config import yaml_of
+from tests.support.mesh import mesh, workload
 from tests.support.plane import CLIENT_IP, SERVER_IP, Plane
 from zproxy.node.reload import CurrentMesh
 from zproxy.node.workers import PlacedStraw, PodWorker
