@@ -38,7 +38,7 @@ from zproxy.node.manager import Manager
 from zproxy.node.pressure import Pressure
 from zproxy.node.process import calm_collector, name_process, only_daemon, raise_file_limit
 from zproxy.node.reconciler import PERIOD_S, Reconciler
-from zproxy.node.reload import CurrentMesh
+from zproxy.node.reload import CurrentMesh, stamp_of
 from zproxy.node.steering_metrics import steering_families
 from zproxy.node.views import Views
 from zproxy.node.workers import PodWorker
@@ -51,7 +51,6 @@ from zproxy.proxy.context import PodContext
 from zproxy.proxy.straw import Straw
 from zproxy.sources import file
 from zproxy.state.policy import authorize
-from zproxy.state.store import Mesh
 from zproxy.steering.steering import Steering
 from zproxy.wire.tls import TlsEngine, choose_engine
 
@@ -85,14 +84,15 @@ def run(options: Options) -> None:
         raise RequirementError(
             "zproxy run needs root (it enters namespaces and loads eBPF); run it with sudo"
         )
-    mesh = file.load(options.config)
+    stamp = stamp_of(options.config)
+    mesh = CurrentMesh(options.config, file.load(options.config), stamp)
     name_process()
     raise_file_limit()
     with only_daemon(options.node), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(options, mesh))
 
 
-async def _serve(options: Options, mesh: Mesh) -> None:
+async def _serve(options: Options, mesh: CurrentMesh) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -120,7 +120,7 @@ class Daemon:
     def __init__(
         self,
         options: Options,
-        mesh: Mesh,
+        mesh: CurrentMesh,
         writer: LineWriter,
         stop: asyncio.Event,
         is_mesh_old: asyncio.Event,
@@ -130,7 +130,7 @@ class Daemon:
         `stop` is set when the daemon is to end, `is_mesh_old` when it is to read its mesh file again.
         """
         self.engine: TlsEngine = choose_engine()
-        self._mesh = CurrentMesh(options.config, mesh)
+        self._mesh = mesh
         self._is_mesh_old = is_mesh_old
         self._stop = stop
         self._loop = asyncio.get_running_loop()
@@ -163,6 +163,7 @@ class Daemon:
         await self._manager.restore()
         self._tasks.append(spawn(self._heartbeat.run(), "heartbeat"))
         self._tasks.append(spawn(self._reload_meshes(), "reload-mesh"))
+        self._tasks.append(spawn(self._mesh.watch(self._is_mesh_old), "watch-mesh"))
         self._tasks.append(spawn(self._pressure.watch(self._node), "watch-pressure"))
         views = Views(
             self._workers,
@@ -213,7 +214,7 @@ class Daemon:
         self._steering.close()
 
     async def _reload_meshes(self) -> None:
-        """Read the mesh file again after each SIGHUP; the loss of a worker ends the daemon, and this."""
+        """Read the mesh file after each SIGHUP and change; the loss of a worker ends the daemon, and this."""
         with contextlib.suppress(WorkerFailed):
             while await self._is_mesh_old.wait():
                 self._is_mesh_old.clear()

@@ -11,7 +11,8 @@ from tests.bench.ambient import redirect
 from tests.bench.load import APP_PORT, app
 from tests.support import envoy_config
 from tests.support.envoy import Envoy
-from tests.support.mesh import workload, yaml_of
+from tests.support.local_config import yaml_of
+from tests.support.mesh import workload
 from tests.support.netns import PREFIX, Namespace, batch, pair
 from tests.support.nodes import Node
 from tests.support.straw import node_steering

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support import foreign
-from tests.support.mesh import yaml_of
+from tests.support.local_config import yaml_of
 from tests.support.netns import PREFIX, Namespace, pair
 from tests.support.nodes import App, TwoNodes, enduring, exchange, peer_echo, wait_for
 from zproxy.errors import ZproxyError

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.mesh import workload, yaml_of
+from tests.support.local_config import yaml_of
+from tests.support.mesh import workload
 from tests.support.nodes import App, Node, TwoNodes, echo_all, exchange, peer_echo, two_nodes, wait_for
 from zproxy.config import RUN_ROOT
 

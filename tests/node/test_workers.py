@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.mesh import workload, yaml_of
+from tests.support.local_config import yaml_of
+from tests.support.mesh import workload
 from tests.support.netns import PREFIX, Namespace, pair
 from tests.support.nodes import WAIT_S, App, Node, exchange, peer_echo, wait_for
 

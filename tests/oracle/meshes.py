@@ -62,6 +62,7 @@ def world(rng: random.Random) -> World:
     """Return a random one; the same for the same state of `rng`."""
     services = [_service(rng, number) for number in range(rng.randint(0, 4))]
     services += [_waypoint_service(rng, number) for number in range(rng.randint(0, 2))]
+    services = list({each.key: each for each in services}.values())
     workloads = [_workload(rng, number, services) for number in range(rng.randint(2, 7))]
     refs = _references(rng, services, workloads)
     services = [_with_waypoints(rng, each, refs) for each in services]

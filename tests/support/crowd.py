@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support import gauge, load
 from tests.support.fleet import Fleet, fleet
-from tests.support.mesh import yaml_of
+from tests.support.local_config import yaml_of
 from tests.support.netns import PREFIX
 from tests.support.nodes import Node, wait_for
 

@@ -1,4 +1,4 @@
-"""Workloads and meshes in one line, and the YAML that a source would read for them."""
+"""Workloads, services and meshes in one line."""
 
 from dataclasses import replace
 from typing import Any
@@ -38,24 +38,6 @@ def mesh(*records: Workload | Service | Authorization) -> Mesh:
         [each for each in records if isinstance(each, Service)],
         [each for each in records if isinstance(each, Authorization)],
     )
-
-
-def yaml_of(*workloads: Workload) -> str:
-    """The local configuration that describes `workloads`, with what a proxy acts on."""
-    lines = ["workloads:" if workloads else "workloads: []"]
-    for item in workloads:
-        lines += [
-            f"- uid: {item.uid}",
-            f"  name: {item.name}",
-            f"  namespace: {item.namespace}",
-            f"  serviceAccount: {item.service_account}",
-            f"  trustDomain: {item.trust_domain}",
-            f"  workloadIps: {list(item.workload_ips)}",
-            f"  protocol: {item.protocol.value}",
-            f"  node: {item.node!r}",
-            f"  network: {item.network!r}",
-        ]
-    return "\n".join(lines) + "\n"
 
 
 def allow_all(mesh: Mesh, attempt: Attempt, trace: Trace | None = None) -> Verdict:

@@ -20,7 +20,8 @@ from typing import Any
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from tests.support.mesh import workload, yaml_of
+from tests.support.local_config import yaml_of
+from tests.support.mesh import workload
 from tests.support.netns import PREFIX, Namespace, pair
 from zproxy.config import RUN_ROOT
 from zproxy.errors import ZproxyError

@@ -7,6 +7,7 @@ original destination is what the test says. Everything runs when the test waits 
 import contextlib
 import select
 import socket
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from tests.support.bench import Bench
@@ -107,6 +108,7 @@ class Plane(Bench):
         """What both pods ask; a test may change it while they run."""
         self._settings = settings
         self.mesh: Mesh = mesh(workload("demo/client", CLIENT_IP), workload("demo/server", SERVER_IP))
+        self.current_mesh: Callable[[], Mesh] = lambda: self.mesh
         client, server = self.mesh.workloads
         self.client = self._pod(client, client_credentials or ca.credentials(str(client.identity)))
         self.server = self._pod(server, server_credentials or ca.credentials(str(server.identity)))
@@ -121,7 +123,7 @@ class Plane(Bench):
             workload=of,
             worker=self.worker,
             sockets=LoopbackSockets(self.routes),  # type: ignore[arg-type] # stands in for the real one
-            mesh=lambda: self.mesh,
+            mesh=lambda: self.current_mesh(),  # noqa: PLW0108 - a test may change it later
             certificates=FixedCertificates(of.identity, credentials),  # type: ignore[arg-type] # likewise
             engine=choose_engine(),
             connections=self.connections,

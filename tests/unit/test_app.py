@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 from zproxy_cli.main import zproxy
 
-from tests.support.mesh import yaml_of
+from tests.support.local_config import yaml_of
 from tests.support.netns import Namespace, pair
 from tests.support.podstate import listening, state_of
 from tests.support.steering import FakeSteering, open_files, pod_of

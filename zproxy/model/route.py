@@ -59,6 +59,8 @@ class Refuse(NamedTuple):
     """Close the connection; `reason` is a sentence for the operator."""
 
     reason: str
+    is_forbidden: bool = False
+    """Whether somebody's choice forbids it, and not that nothing can be reached: then what is open ends."""
 
 
 Route = Upstream | Passthrough | Refuse

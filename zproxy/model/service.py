@@ -110,9 +110,10 @@ DEFAULT_BALANCER: Final = LoadBalancer()
 class IpFamilies(Enum):
     """Which addresses of its endpoints a service uses."""
 
-    AUTOMATIC = "Automatic"
-    IPV4_ONLY = "IPv4Only"
-    IPV6_ONLY = "IPv6Only"
+    AUTOMATIC = ""
+    """All that they have."""
+    IPV4_ONLY = "IPv4"
+    IPV6_ONLY = "IPv6"
     DUAL = "Dual"
 
     def allows(self, ip: str) -> bool:

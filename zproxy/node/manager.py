@@ -10,7 +10,7 @@ from typing import Any
 from zproxy.config import RUN_ROOT
 from zproxy.errors import EnrollError, ZproxyError
 from zproxy.model.pod import PodOptions
-from zproxy.model.workload import Protocol, Workload
+from zproxy.model.workload import NetworkMode, Protocol, Workload
 from zproxy.net import namespaces
 from zproxy.net.netns import Netns
 from zproxy.node.enroll import (
@@ -211,7 +211,7 @@ class Manager:
         namespace, slash, name = pod.partition("/")
         if not slash or not namespace or not name or "/" in name:
             raise EnrollError(f"{pod!r} is not a pod: write NAMESPACE/NAME")
-        workload = self._mesh().by_pod(pod)
+        workload = self._mesh().by_pod(pod, self.node)
         if workload is None:
             raise EnrollError(
                 f"unknown pod {pod}: the mesh has no such workload; `zproxy workloads` lists them"
@@ -220,6 +220,8 @@ class Manager:
             raise EnrollError(
                 f"{pod} is on node {workload.node or '(none)'}, this is the daemon of {self.node}"
             )
+        if workload.network_mode is NetworkMode.HOST_NETWORK:
+            raise EnrollError(f"{pod} is on its node's network, which is not its own to steer; leave it out")
         if workload.protocol is not Protocol.HBONE:
             raise EnrollError(
                 f"{pod} has protocol TCP in the mesh; peers would not use HBONE: set `protocol: HBONE`"

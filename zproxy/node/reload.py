@@ -2,42 +2,92 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 from zproxy.errors import ConfigError
+from zproxy.net.tasks import in_thread
 from zproxy.node.workers import PlacedStraw, PodWorker
 from zproxy.sources import file
-from zproxy.state.store import Mesh
+from zproxy.state.store import Change, Mesh
+
+LOOK_S: Final = 0.5
+"""Between looks at the file. A change is taken when two looks see the same, so within twice this."""
+
+Stamp = tuple[int, int, int, int] | None
+"""What tells one state of a file from another; None while it cannot be looked at."""
 
 _log = logging.getLogger("zproxy.node")
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Return the state of the file that `path` leads to; a link that is turned elsewhere is a change."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 class CurrentMesh:
     """Called, it returns the snapshot that decides about new connections; any thread may call it."""
 
-    def __init__(self, path: Path, mesh: Mesh) -> None:
+    def __init__(self, path: Path, mesh: Mesh, stamp: Stamp) -> None:
+        """Begin with `mesh`, which `path` described when it had the state `stamp`."""
         self._path = path
         self._mesh = mesh
+        self._stamp = stamp
 
     def __call__(self) -> Mesh:
         """Return the snapshot; it NEVER changes, another one takes its place."""
         return self._mesh
 
+    async def watch(self, is_old: asyncio.Event) -> None:
+        """Set `is_old` whenever the file has become another and stays so for a moment."""
+        before = self._stamp
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now = await in_thread(lambda: stamp_of(self._path))
+            if now == before and now != self._stamp:
+                is_old.set()
+            before = now
+
     async def reload(self, straws: Iterable[PlacedStraw], workers: Sequence[PodWorker]) -> None:
         """Read the file again; when it is bad, say so and keep what there is. One call at a time.
 
-        What is open goes on, but for tunnels to pods that left or are others now. An enrolled pod stays
-        what it was enrolled as, until it is unenrolled.
+        Open connections are decided again by the new mesh; what it still allows goes on. An enrolled pod
+        keeps the identity that it was enrolled with, until it is unenrolled.
         """
+        self._stamp = stamp_of(self._path)
+        former = self._mesh
         try:
-            mesh = await asyncio.to_thread(file.load, self._path)
+            mesh, change = await in_thread(lambda: _read(self._path, former))
         except ConfigError as error:
             _log.error("the mesh stays as it was: %s", error)
             return
-        former, self._mesh = self._mesh, mesh
-        for straw in straws:
-            await straw.on_mesh(former)
+        self._mesh = mesh
+        if not change.is_empty:
+            for straw in straws:
+                await straw.on_mesh(former)
         for worker in workers:
             await worker.on_mesh(mesh.workloads)
-        _log.info("the mesh was read again and has %d workloads", len(mesh.workloads))
+        _log.info("the mesh was read again and has %s; %s", _sizes(mesh), _summary(change))
+
+
+def _read(path: Path, former: Mesh) -> tuple[Mesh, Change]:
+    change = Change.between(former, file.load(path))
+    return (former if change.is_empty else former.changed(change)), change
+
+
+def _sizes(mesh: Mesh) -> str:
+    return f"{len(mesh.workloads)} workloads, {len(mesh.services)} services and {len(mesh.policies)} policies"
+
+
+def _summary(change: Change) -> str:
+    kinds = ("workloads", "services", "policies")
+    new = [f"{len(found)} {kind}" for kind, found in zip(kinds, change[:3], strict=True) if found]
+    gone = [f"{len(found)} {kind}" for kind, found in zip(kinds, change[3:], strict=True) if found]
+    parts = [f"{', '.join(found)} {what}" for found, what in ((new, "new or other"), (gone, "gone")) if found]
+    return "; ".join(parts) or "nothing in it has changed"

@@ -131,8 +131,11 @@ class PlacedStraw:
         await self.worker.call(keep)
 
     async def on_mesh(self, former: Mesh) -> None:
-        """See Straw."""
-        await self.worker.call(partial(self._straw.on_mesh, former))
+        """See Straw; in slices, between which the worker does its other work."""
+        recheck = await self.worker.call(partial(self._straw.on_mesh, former))
+        while await self.worker.call(recheck.advance):
+            pass
+        await self.worker.call(self._straw.pod.worker.poller.flush)
 
     async def drain(self) -> None:
         """See Straw."""

@@ -14,7 +14,7 @@ from zproxy.model.settings import Settings
 from zproxy.model.workload import Workload
 from zproxy.net.sockets import SocketFactory
 from zproxy.net.worker import Worker
-from zproxy.observe.connections import Connections, Peers
+from zproxy.observe.connections import Connection, Connections, Peers
 from zproxy.observe.series import Party
 from zproxy.proxy.authorize import Authorizer
 from zproxy.proxy.balancer import Balancer
@@ -28,6 +28,8 @@ PEERS_CACHED = 4096
 
 class Relay(Protocol):
     """A connection that can be told to end."""
+
+    connection: Connection
 
     def give_up(self, error: str, reason: str) -> None:
         """End abnormally."""

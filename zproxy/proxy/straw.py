@@ -18,6 +18,7 @@ from zproxy.proxy.context import PodContext
 from zproxy.proxy.inbound import Inbound
 from zproxy.proxy.outbound import Outbound, dial_tunnel
 from zproxy.proxy.plaintext import Plaintext
+from zproxy.proxy.recheck import Recheck
 from zproxy.state.store import Mesh
 
 TunnelView = Tunnel
@@ -54,25 +55,29 @@ class Straw:
         """Yield the tunnels of this pod, dialled and accepted."""
         return itertools.chain(tuple(self.pod.pool.tunnels()), tuple(self.pod.tunnels))
 
-    def on_mesh(self, former: Mesh) -> None:
+    def on_mesh(self, former: Mesh) -> Recheck:
         """Drop dialled tunnels that lead to somebody else, now that another mesh took the place of `former`.
 
-        A pod that is gone answers nothing, and who has its address now is not who was meant.
+        A pod that is gone answers nothing, and who has its address now is not who was meant. Returns what
+        decides about the open connections again; the caller advances it until it is done.
         """
         mesh = self.pod.mesh()
 
         def is_stale(key: PoolKey) -> bool:
-            now = mesh.by_uid(key.dst_uid)
+            before, now = former.by_uid(key.dst_uid), mesh.by_uid(key.dst_uid)
             return (
                 now is None
-                or now.protocol is not Protocol.HBONE
+                or before is None
                 or str(now.identity) not in key.dst_identities
-                or (bool(now.workload_ips) and key.dst.ip not in now.workload_ips)
+                or (before.protocol is Protocol.HBONE) > (now.protocol is Protocol.HBONE)
+                or (key.dst.ip in before.workload_ips) > (key.dst.ip in now.workload_ips)
             )
 
         self.pod.balancer.on_mesh(mesh)
+        recheck = Recheck(self.pod)
         self.pod.pool.retire(is_stale, TunnelClosed("the pod at the end of the tunnel left the mesh"))
         self.pod.worker.poller.flush()
+        return recheck
 
     def reopen(self) -> None:
         """Listen again where a listening socket was destroyed; raise EnrollError, and the others stay.

@@ -25,6 +25,7 @@ _NUMBER: Final = re.compile(
         | \.nan""",
     re.IGNORECASE | re.VERBOSE,
 )
+_FLAGS: Final = {"true": True, "false": False}
 _DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,9}")
 
 
@@ -70,13 +71,7 @@ class Fields:
     def choice(self, key: str, choices: Mapping[str, Value], default: Value) -> Value:
         """Return what `choices` has for the text under `key`, in exactly its spelling."""
         node = self._mapping.items.get(key)
-        if node is None:
-            return default
-        text = node.text if isinstance(node, Scalar) else ""
-        if text not in choices:
-            wanted = ", ".join(choices)
-            raise self.place(key).error(f"{_found(node)} is not one of {wanted}{did_you_mean(text, choices)}")
-        return choices[text]
+        return default if node is None else _chosen(node, self.place(key), choices)
 
     def number(self, key: str, low: int, high: int, default: int) -> int:
         """Return the whole number under `key`, from `low` to `high`."""
@@ -93,16 +88,25 @@ class Fields:
             found[ip] = item.line
         return tuple(found)
 
+    def flag(self, key: str) -> bool:
+        """Return the boolean under `key`; False where there is no such key."""
+        return self.choice(key, _FLAGS, default=False)
+
+    def choices(self, key: str, choices: Mapping[str, Value]) -> tuple[Value, ...]:
+        """Return what `choices` has for each text of the list under `key`; each may be there once."""
+        found: list[Value] = []
+        for item, place in self.items(key):
+            value = _chosen(item, place, choices)
+            if value in found:
+                raise place.error(f"{_found(item)} is listed twice; keep one")
+            found.append(value)
+        return tuple(found)
+
     def items(self, key: str) -> Iterator[tuple[Node, Place]]:
         """Yield the entries of the list under `key`; nothing when the key is absent."""
         node = self._mapping.items.get(key)
-        if node is None:
-            return
-        here = self.place(key)
-        if not isinstance(node, Sequence):
-            raise here.error(f"{_found(node)} is not a list; write [..] or one `- ` line per entry")
-        for index, item in enumerate(node.items):
-            yield item, here.entry(index, item.line)
+        if node is not None:
+            yield from items_of(node, self.place(key))
 
     def entries(self, key: str) -> Iterator[tuple[str, Node, Place]]:
         """Yield key, value and place of the mapping under `key`; nothing when the key is absent."""
@@ -110,6 +114,14 @@ class Fields:
         if node is None:
             return
         yield from entries_of(node, self.place(key))
+
+
+def items_of(node: Node, here: Place) -> Iterator[tuple[Node, Place]]:
+    """Yield the entries of a list and their places."""
+    if not isinstance(node, Sequence):
+        raise here.error(f"{_found(node)} is not a list; write [..] or one `- ` line per entry")
+    for index, item in enumerate(node.items):
+        yield item, here.entry(index, item.line)
 
 
 def mapping_of(node: Node, place: Place) -> MappingNode:
@@ -178,6 +190,14 @@ def did_you_mean(text: str, known: Collection[str]) -> str:
     plain = {word.casefold(): word for word in known}
     near = difflib.get_close_matches(text[:60].casefold(), plain, n=1, cutoff=0.7)
     return f"; did you mean {plain[near[0]]!r}?" if near else ""
+
+
+def _chosen(node: Node, place: Place, choices: Mapping[str, Value]) -> Value:
+    text = node.text if isinstance(node, Scalar) else ""
+    if text not in choices:
+        wanted = ", ".join(choices)
+        raise place.error(f"{_found(node)} is not one of {wanted}{did_you_mean(text, choices)}")
+    return choices[text]
 
 
 def _refuse_ambiguous(text: str, place: Place) -> None:

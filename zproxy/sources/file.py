@@ -5,25 +5,27 @@ A bad file changes nothing: `load` returns a complete snapshot or raises ConfigE
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from zproxy.errors import ConfigError
-from zproxy.model.workload import Workload
+from zproxy.model.policy import Authorization
+from zproxy.model.service import Service
+from zproxy.model.workload import NetworkMode, Workload
 from zproxy.sources.document import Mapping, Node, Place, Scalar, parse
 from zproxy.sources.fields import Fields
-from zproxy.sources.workloads import read_workload, refuse_unless_empty
+from zproxy.sources.policies import read_policy
+from zproxy.sources.services import read_service
+from zproxy.sources.workloads import read_workload
 from zproxy.state.store import Mesh
+
+Record = TypeVar("Record")
 
 MAX_BYTES: Final = 64 << 20
 """Size of a file."""
 
-UNSUPPORTED: Final = {
-    "policies": "connections would be let in that those policies deny",
-    "services": "connections to their addresses would not reach the mesh",
-}
-"""Top-level keys of the format that this version does not act on, and what that would mean."""
+_KEYS: Final = ("workloads", "services", "policies")
 
 
 def load(path: Path) -> Mesh:
@@ -31,33 +33,69 @@ def load(path: Path) -> Mesh:
     root = parse(_text(path), path)
     if root is None or (isinstance(root, Scalar) and not root.text):
         raise Place(path, 1).error("the file is empty; it needs a top-level list `workloads:`")
-    fields = Fields(root, Place(path, root.line), ("workloads", *UNSUPPORTED))
-    for key, consequence in UNSUPPORTED.items():
-        refuse_unless_empty(fields.node(key), fields.place(key), consequence)
+    fields = Fields(root, Place(path, root.line), _KEYS)
     if "workloads" not in fields:
         raise fields.place("workloads").error("missing; the file needs a top-level list `workloads:`")
-    entries = list(fields.items("workloads"))
-    workloads = [read_workload(node, place) for node, place in entries]
-    _refuse_duplicates(workloads, entries)
-    return Mesh.of(workloads)
+    read = _Reading(fields)
+    return Mesh.of(
+        read.records("workloads", read_workload, _workload_claims),
+        read.records("services", read_service, _service_claims),
+        read.records("policies", read_policy, _policy_claims),
+    )
 
 
-def _refuse_duplicates(workloads: Sequence[Workload], entries: Sequence[tuple[Node, Place]]) -> None:
-    """Raise ConfigError where one uid, pod or address is that of two workloads: one would not be found."""
-    taken: dict[tuple[str, ...], int] = {}
+_Claim = tuple[str, str, str]
+"""Key, value and network of something that no two records may have."""
 
-    def claim(index: int, key: str, value: str, network: str = "") -> None:
-        earlier = taken.setdefault((key, value, network), index)
-        if earlier != index:
-            here, there = (_place_of(key, *entries[each]) for each in (index, earlier))
-            on = f" on network {network!r}" if network else ""
-            raise here.error(f"{value!r} is already that of line {there.line}{on}; each needs its own")
 
-    for index, workload in enumerate(workloads):
-        claim(index, "uid", workload.uid)
-        claim(index, "name", workload.pod)
+class _Reading:
+    """Reads lists of records, and refuses two that claim the same: one of them would not be found."""
+
+    def __init__(self, fields: Fields) -> None:
+        self._fields = fields
+
+    def records(
+        self,
+        key: str,
+        read: Callable[[Node, Place], Record],
+        claims: Callable[[Record], Iterator[_Claim]],
+    ) -> list[Record]:
+        """Return the records of the list under `key`; raise ConfigError."""
+        taken: dict[_Claim, tuple[Node, Place]] = {}
+        found = []
+        for node, place in self._fields.items(key):
+            record = read(node, place)
+            for claim in claims(record):
+                earlier = taken.setdefault(claim, (node, place))
+                if earlier[0] is not node:
+                    raise _duplicate(claim, (node, place), earlier)
+            found.append(record)
+        return found
+
+
+def _workload_claims(workload: Workload) -> Iterator[_Claim]:
+    yield "uid", workload.uid, ""
+    yield "name", workload.pod, ""
+    if workload.network_mode is NetworkMode.STANDARD:
         for ip in workload.workload_ips:
-            claim(index, "workloadIps", ip, workload.network)
+            yield "workloadIps", ip, workload.network
+
+
+def _service_claims(service: Service) -> Iterator[_Claim]:
+    yield "hostname", service.key, ""
+
+
+def _policy_claims(policy: Authorization) -> Iterator[_Claim]:
+    yield "name", policy.key, ""
+
+
+def _duplicate(claim: _Claim, here: tuple[Node, Place], earlier: tuple[Node, Place]) -> ConfigError:
+    key, value, network = claim
+    there = _place_of(key, *earlier)
+    on = f" on network {network!r}" if network else ""
+    return _place_of(key, *here).error(
+        f"{value!r} is already that of line {there.line}{on}; each needs its own"
+    )
 
 
 def _place_of(key: str, node: Node, here: Place) -> Place:

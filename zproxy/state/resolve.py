@@ -104,7 +104,8 @@ class _Resolution:
                 "that could be dialled"
             )
             if self.settings.waypoint_policy is WaypointPolicy.MUST_TRAVERSE:
-                return self._refuse(f"{reason}; mend it, or run with --waypoint-policy prefer to go past it")
+                remedy = "mend it, or run with --waypoint-policy prefer to go past it"
+                return self._refuse(f"{reason}; {remedy}", is_forbidden=True)
             self._note("waypoint", "gone past", f"{reason}, and the waypoint policy is prefer")
             return None
         self._note("waypoint", "chosen", f"{found.workload.pod}, by {reference}")
@@ -220,13 +221,14 @@ class _Resolution:
         if to.is_v6 and ipaddress.ip_address(to.ip).is_link_local:
             return self._refuse(f"{to} is link-local, and the link is not known: dial a routable address")
         if self.settings.outbound_policy is OutboundPolicy.REGISTRY_ONLY and not _is_loopback(to.ip):
-            return self._refuse(f"{to} is no part of the mesh, and the outbound policy is registry_only")
+            reason = f"{to} is no part of the mesh, and the outbound policy is registry_only"
+            return self._refuse(reason, is_forbidden=True)
         self._note("route", "passthrough", f"{to} is no part of the mesh")
         return Passthrough(to)
 
-    def _refuse(self, reason: str) -> Refuse:
+    def _refuse(self, reason: str, *, is_forbidden: bool = False) -> Refuse:
         self._note("route", "refused", reason)
-        return Refuse(reason)
+        return Refuse(reason, is_forbidden)
 
     def _expect(self, accepted: tuple[str, ...]) -> None:
         if self.trace is not None:

@@ -40,6 +40,18 @@ class Change(NamedTuple):
         """Whether nothing would change."""
         return not any(self)
 
+    @classmethod
+    def between(cls, former: "Mesh", mesh: "Mesh") -> "Change":
+        """Return what makes `former` hold the records of `mesh`; equal records are no change."""
+        return cls(
+            _new(former._workloads, mesh._workloads),
+            _new(former._services, mesh._services),
+            _new(former._policies, mesh._policies),
+            _gone(former._workloads, mesh._workloads),
+            _gone(former._services, mesh._services),
+            _gone(former._policies, mesh._policies),
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mesh:
@@ -168,6 +180,14 @@ class Mesh:
             f"Mesh({len(self._workloads)} workloads, {len(self._services)} services, "
             f"{len(self._policies)} policies)"
         )
+
+
+def _new(former: Mapping[str, Record], now: Mapping[str, Record]) -> tuple[Record, ...]:
+    return tuple(each for key, each in now.items() if former.get(key) != each)
+
+
+def _gone(former: Mapping[str, Record], now: Mapping[str, Record]) -> tuple[str, ...]:
+    return tuple(key for key in former if key not in now)
 
 
 class _Edit(Generic[Record]):

@@ -4,16 +4,26 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.inline import InlineDriver
-from tests.support.mesh import mesh, workload, yaml_of
+from tests.support.local_config import yaml_of
+from tests.support.mesh import mesh, workload
 from tests.support.plane import CLIENT_IP, SERVER_IP, Plane
+from zproxy.model.conn import Direction
+from zproxy.model.policy import Action, Authorization, PolicyScope
+from zproxy.model.service import GatewayAddress, NetworkAddress
+from zproxy.model.settings import Compat
+from zproxy.net.tasks import spawn
 from zproxy.node.reload import CurrentMesh
 from zproxy.node.workers import PlacedStraw, PodWorker
+from zproxy.proxy.recheck import Recheck
+from zproxy.state.policy import authorize
 
 CLIENT, SERVER = workload("demo/client", CLIENT_IP), workload("demo/server", SERVER_IP)
 
@@ -24,8 +34,8 @@ class Stage:
     def __init__(self, plane: Plane, path: Path) -> None:
         unused: Any = None
         self.plane, self.path = plane, path
-        self.mesh = CurrentMesh(path, mesh(CLIENT, SERVER))
-        plane.client.mesh = plane.server.mesh = self.mesh
+        self.mesh = CurrentMesh(path, mesh(CLIENT, SERVER), None)
+        plane.current_mesh = self.mesh
         self._worker = PodWorker(InlineDriver(0, plane.worker), plane.connections, unused)
         self._straws = [
             PlacedStraw(self._worker, straw) for straw in (plane.client_straw, plane.server_straw)
@@ -62,7 +72,107 @@ def test_what_stays_goes_on(stage: Stage, caplog: pytest.LogCaptureFixture) -> N
     near.sendall(b"still there")
     assert stage.plane.receive(far, 11) == b"still there"
     assert stage.mesh().by_ip("10.0.0.9") is not None
-    assert "read again and has 3 workloads" in caplog.text
+    assert "has 3 workloads, 0 services and 0 policies; 1 workloads new or other" in caplog.text
+
+
+def test_a_file_that_says_the_same_keeps_the_snapshot(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    before = stage.mesh()
+    stage.reload(yaml_of(CLIENT, SERVER))
+    assert stage.mesh() is before
+    assert "nothing in it has changed" in caplog.text
+
+
+def test_records_that_did_not_change_stay_the_same_ones(stage: Stage) -> None:
+    before = stage.mesh().by_pod("demo/client")
+    stage.reload(yaml_of(CLIENT, workload("demo/new", "10.0.0.9")))
+    assert stage.mesh().by_pod("demo/client") is before
+
+
+DENY = Authorization("deny", "demo", action=Action.DENY, rules=((),))
+DENIED = "connection closed due to policy change: explicitly denied by: demo/deny"
+
+
+def test_a_policy_that_denies_ends_open_connections_and_says_so(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    plane = stage.plane
+    plane.decide = partial(authorize, Compat.ZPROXY)
+    near, _ = plane.pair()
+    stage.reload(yaml_of(CLIENT, SERVER, DENY))
+    with pytest.raises(ConnectionResetError):
+        plane.receive(near, 1)
+    inbound = next(each for each in plane.ended(2) if each.direction is Direction.INBOUND)
+    assert (inbound.error, inbound.reason) == (DENIED, "DENY")
+    assert "1 connections of demo/server closed because they are no longer allowed" in caplog.text
+
+
+def test_a_policy_that_is_attached_later_counts_for_what_is_open(stage: Stage) -> None:
+    plane = stage.plane
+    plane.decide = partial(authorize, Compat.ZPROXY)
+    selecting = replace(DENY, scope=PolicyScope.WORKLOAD_SELECTOR)
+    stage.reload(yaml_of(CLIENT, SERVER, selecting))
+    near, _ = plane.pair()
+    stage.reload(yaml_of(CLIENT, replace(SERVER, authorization_policies=("demo/deny",)), selecting))
+    with pytest.raises(ConnectionResetError):
+        plane.receive(near, 1)
+
+
+def test_a_policy_that_still_allows_lets_connections_go_on(stage: Stage) -> None:
+    plane = stage.plane
+    plane.decide = partial(authorize, Compat.ZPROXY)
+    near, far = plane.pair()
+    stage.reload(yaml_of(CLIENT, SERVER, Authorization("allow", "demo", rules=((),))))
+    near.sendall(b"still there")
+    assert plane.receive(far, 11) == b"still there"
+
+
+def test_a_waypoint_that_must_be_taken_now_ends_what_went_past_it(stage: Stage) -> None:
+    plane = stage.plane
+    near, _ = plane.pair()
+    waypoint = workload("demo/waypoint", "127.0.0.3")
+    behind = replace(SERVER, waypoint=GatewayAddress(NetworkAddress("", "127.0.0.3")))
+    stage.reload(yaml_of(CLIENT, behind, waypoint))
+    with pytest.raises(ConnectionResetError):
+        plane.receive(near, 1)
+    outbound = next(each for each in plane.ended(1) if each.direction is Direction.OUTBOUND)
+    assert outbound.error == (
+        "connection closed due to policy change: "
+        "127.0.0.2:8080 is reached through the waypoint demo/waypoint now"
+    )
+
+
+def test_many_connections_are_looked_at_in_slices(stage: Stage) -> None:
+    plane = stage.plane
+    made = [plane.pair(8000 + number) for number in range(5)]
+    recheck = Recheck(plane.server)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("zproxy.proxy.recheck.SLICE", 2)
+        assert [recheck.advance() for _ in range(3)] == [True, True, False]
+    assert len(made) == 5
+
+
+def test_a_changed_file_is_noticed_by_itself_once_it_stays_so(stage: Stage) -> None:
+    async def noticed() -> None:
+        is_old = asyncio.Event()
+        watching = spawn(stage.mesh.watch(is_old), "watch")
+        stage.path.write_text(yaml_of(CLIENT))
+        async with asyncio.timeout(10):
+            await is_old.wait()
+        await stage.mesh.reload([], [])
+        is_old.clear()
+        link = stage.path.with_suffix(".new")
+        link.write_text(yaml_of(CLIENT, SERVER))
+        link.rename(stage.path)
+        async with asyncio.timeout(10):
+            await is_old.wait()
+        watching.cancel()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("zproxy.node.reload.LOOK_S", 0.01)
+        asyncio.run(noticed())
+    assert [each.pod for each in stage.mesh().workloads] == ["demo/client"]
 
 
 @pytest.mark.parametrize("text", ["", "workloads: [", "workloads: []\npolicies: [{name: x}]\n"])

@@ -1,14 +1,18 @@
 """A whole file: all of it, or a sentence and nothing."""
 
 import os
+import random
 import string
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.mesh import workload, yaml_of
+from tests.oracle.meshes import world
+from tests.support.local_config import yaml_of
+from tests.support.mesh import workload
 from zproxy.errors import ConfigError
 from zproxy.model.workload import Protocol, Workload
 from zproxy.sources import file
@@ -65,18 +69,20 @@ A = "- {uid: a, name: a, namespace: ns, workloadIps: [10.0.0.1]}\n"
         ("workload: []\n", ":1: workload: unknown key; did you mean 'workloads'?"),
         (
             "workloads: []\nnodes: []\n",
-            ":2: nodes: unknown key; the keys here are workloads, policies, services",
+            ":2: nodes: unknown key; the keys here are workloads, services, policies",
+        ),
+        ("workloads: []\npolicies:\n- name: deny\n", ":3: policies[0].namespace: missing"),
+        ("workloads: []\nservices:\n- name: x\n", ":3: services[0].namespace: missing"),
+        ("workloads: []\nservices: {}\n", ":2: services: a mapping is not a list"),
+        ("workloads: []\npolicies: ~\n", ":2: policies: '~' is not a list"),
+        (
+            "workloads: []\nservices:\n" + "- {name: x, namespace: ns, hostname: x.test}\n" * 2,
+            ":4: services[1].hostname: 'ns/x.test' is already that of line 3; each needs its own",
         ),
         (
-            "workloads: []\npolicies:\n- name: deny\n",
-            ":2: policies: not supported by this version: connections would be let in",
+            "workloads: []\npolicies:\n" + "- {name: x, namespace: ns, scope: Global, action: Deny}\n" * 2,
+            ":4: policies[1].name: 'ns/x' is already that of line 3; each needs its own",
         ),
-        (
-            "workloads: []\nservices:\n- name: x\n",
-            ":2: services: not supported by this version: connections to their",
-        ),
-        ("workloads: []\nservices: {}\n", ":2: services: not supported by this version"),
-        ("workloads: []\npolicies: ~\n", ":2: policies: not supported by this version"),
         ("workloads:\n- hello\n", ":2: workloads[0]: 'hello' is not a mapping"),
         ("workloads:\n" + A + "-\n", ":3: workloads[1]: an empty value is not a mapping"),
         (
@@ -168,3 +174,16 @@ def test_what_the_builder_writes_is_what_is_read(
     target = tmp_path_factory.getbasetemp() / "generated.yaml"
     target.write_text(yaml_of(*expected))
     assert load(target).workloads == expected
+
+
+def test_whole_meshes_are_read_as_they_were_written(path: Path) -> None:
+    """Those that routes and policies are tried on, but for what no file can say."""
+    for seed in range(200):
+        made = world(random.Random(seed)).mesh
+        policies = [replace(each, defect="") for each in made.policies]
+        workloads = [each for each in made.workloads if each.workload_ips or each.hostname]
+        path.write_text(yaml_of(*workloads, *made.services, *policies))
+        known = load(path)
+        assert list(known.workloads) == workloads
+        assert known.services == made.services
+        assert list(known.policies) == policies

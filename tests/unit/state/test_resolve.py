@@ -118,7 +118,7 @@ def test_only_members_get_the_mesh_and_identity_goes_with_15008(ip: object, port
 @pytest.mark.parametrize("to", ["192.0.2.1:443", "10.244.2.8:8080", "[2001:db8::1]:80"])
 def test_registry_only_refuses_what_the_mesh_does_not_know(to: str) -> None:
     decision = resolve(MESH, CLIENT, Endpoint.parse(to), Settings(OutboundPolicy.REGISTRY_ONLY))
-    assert decision == Refuse(f"{to} is no part of the mesh, and the outbound policy is registry_only")
+    assert decision == Refuse(f"{to} is no part of the mesh, and the outbound policy is registry_only", True)
 
 
 @pytest.mark.parametrize("to", ["10.244.2.5:8080", "10.244.2.7:8080", "127.0.0.1:8080", "[::1]:8080"])

@@ -107,3 +107,16 @@ def test_a_snapshot_never_changes() -> None:
 
 def test_repr_is_short() -> None:
     assert repr(mesh(CLIENT, SERVER)) == "Mesh(2 workloads, 0 services, 0 policies)"
+
+
+def test_the_change_between_two_snapshots_leads_from_one_to_the_other() -> None:
+    service = Service("web", "demo", "web.test")
+    policy = Authorization("deny", "demo")
+    before = mesh(CLIENT, SERVER, service)
+    after = mesh(workload("demo/client", "10.244.1.9"), policy)
+    change = Change.between(before, after)
+    assert [len(part) for part in change] == [1, 0, 1, 1, 1, 0]
+    became = before.changed(change)
+    assert set(became.workloads) == set(after.workloads)
+    assert (became.services, became.policies) == (after.services, after.policies)
+    assert Change.between(after, mesh(workload("demo/client", "10.244.1.9"), policy)).is_empty

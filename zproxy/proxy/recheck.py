@@ -1,0 +1,74 @@
+"""Open connections of one pod, decided again because the mesh is another one; in slices."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from zproxy.model.addr import Endpoint
+from zproxy.model.conn import Direction
+from zproxy.model.route import Route, Upstream
+from zproxy.observe.connections import Connection
+from zproxy.proxy.context import PodContext, Relay
+from zproxy.state.recheck import objection
+
+SLICE: Final = 512
+"""Connections that are looked at before others of the worker get their turn; about two milliseconds."""
+CHANGED: Final = "connection closed due to policy change: "
+
+_log = logging.getLogger("zproxy.policy")
+
+
+class Recheck:
+    """Ends what current policies and routes no longer allow, with the current records of both ends."""
+
+    def __init__(self, pod: PodContext) -> None:
+        """Look at the connections that are open now; later ones are decided by the new mesh anyway."""
+        self._pod = pod
+        self._relays: Iterator[Relay] = iter(tuple(pod.relays))
+        self._objections: dict[tuple[object, ...], str] = {}
+        self.closed = 0
+
+    def advance(self) -> bool:
+        """Look at the next slice; return whether there may be more."""
+        count = 0
+        for relay in self._next():
+            count += 1
+            why = self._objection(relay.connection)
+            if why:
+                relay.give_up(CHANGED + why, "DENY")
+                self.closed += 1
+        if count < SLICE and self.closed:
+            _log.info(
+                "%d connections of %s closed because they are no longer allowed after a change of the mesh",
+                self.closed,
+                self._pod.name,
+            )
+        return count == SLICE
+
+    def _next(self) -> Iterable[Relay]:
+        for _, relay in zip(range(SLICE), self._relays, strict=False):
+            yield relay
+
+    def _objection(self, connection: Connection) -> str:
+        pod, peers = self._pod, connection.peers
+        if peers is None:
+            return ""
+        if connection.direction is Direction.INBOUND:
+            return pod.authorize(peers, connection.src.ip, connection.wanted).reason
+        route = connection.route
+        if route is None:
+            return ""
+        key = _key(connection.wanted, route)
+        found = self._objections.get(key)
+        if found is None:
+            found = self._objections[key] = objection(
+                pod.mesh(), pod.workload, connection.wanted, route, pod.settings
+            )
+        return found
+
+
+def _key(wanted: Endpoint, route: Route) -> tuple[object, ...]:
+    """Return what connections with the same objections have in common."""
+    if isinstance(route, Upstream):
+        return wanted, route.workload.uid, route.role, route.address, route.identities
+    return wanted, type(route)
