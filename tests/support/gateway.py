@@ -35,6 +35,8 @@ class Gateway:
         self.requests: list[ConnectRequest] = []
         self.status = 200
         """What a known authority is answered with."""
+        self.headers: tuple[tuple[str, str], ...] = ()
+        """Of the answer."""
         self._tunnels: list[_Tunnel] = []
 
     @property
@@ -106,7 +108,7 @@ class _Tunnel:
             if isinstance(found, int):
                 self.peer.wire.respond(stream, found, end=True)
             else:
-                self.peer.wire.respond(stream, 200)
+                self.peer.wire.respond(stream, 200, self._gateway.headers)
                 self.forwards.append(_Forward(self.peer, stream, found))
         for forward in self.forwards:
             forward.step()
