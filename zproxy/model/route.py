@@ -43,6 +43,11 @@ class Upstream(NamedTuple):
     """Of a gateway: the uid of the endpoint behind it."""
 
     @property
+    def is_choice(self) -> bool:
+        """Whether others might have been as good: endpoints of a service, or waypoints."""
+        return self.service is not None or self.role is not Role.DESTINATION
+
+    @property
     def chosen(self) -> str:
         """The uid of whom the balancer chose: the endpoint behind a gateway, else who is dialled."""
         return self.beyond or self.workload.uid

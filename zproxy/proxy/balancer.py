@@ -112,12 +112,18 @@ class Balancer:
         self._troubled: dict[str, _Trouble] = {}
         self._fields: dict[int, _Field] = {}
         self._mesh: Mesh | None = None
+        self._choice = Choice(self)
         self._epoch = 0
         """Changes whenever the set of those left out does."""
 
     def choice(self, source_ip: str, now: float, failed: Collection[str] = ()) -> "Choice":
-        """Return who chooses for a connection from `source_ip`; `failed` are uids that it tried in vain."""
-        return Choice(self, source_ip, now, failed)
+        """Return who chooses for a connection from `source_ip`; `failed` are uids that it tried in vain.
+
+        It is the same object each time, good for one decision.
+        """
+        choice = self._choice
+        choice.source_ip, choice.now, choice.failed = source_ip, now, failed
+        return choice
 
     def took(self, uid: str) -> None:
         """Note that a connection goes to the workload of `uid`."""
@@ -254,22 +260,22 @@ class Balancer:
 class Choice:
     """Chooses for one connection (see zproxy.state.choose.Chooser)."""
 
-    __slots__ = ("_balancer", "_failed", "_now", "_source_ip")
+    __slots__ = ("_balancer", "failed", "now", "source_ip")
 
-    def __init__(self, balancer: Balancer, source_ip: str, now: float, failed: Collection[str]) -> None:
+    def __init__(self, balancer: Balancer) -> None:
         self._balancer = balancer
-        self._source_ip = source_ip
-        self._now = now
-        self._failed = failed
+        self.source_ip = ""
+        self.now = 0.0
+        self.failed: Collection[str] = ()
 
     def endpoint(self, service: Service, candidates: Sequence[Candidate]) -> Candidate:
         """See Chooser; what was tried in vain comes again only when there is nothing else."""
-        if self._failed:
-            others = tuple(each for each in candidates if each.workload.uid not in self._failed)
+        if self.failed:
+            others = tuple(each for each in candidates if each.workload.uid not in self.failed)
             candidates = others or candidates
         if len(candidates) == 1:
             return candidates[0]
-        return self._balancer.pick(service, candidates, self._source_ip, self._now)
+        return self._balancer.pick(service, candidates, self.source_ip, self.now)
 
     def waypoint(self, service: Service, waypoints: Sequence[WeightedWaypoint]) -> WeightedWaypoint:
         """See Chooser."""

@@ -63,7 +63,9 @@ class DoubleStream(OutboundStream):
             route.service,
         )
 
-    def _network(self) -> str:
+    @property
+    def network(self) -> str:  # type: ignore[override] # read-only here, and never written there
+        """The pod's own, which is not that of who serves."""
         return self.pod.workload.network
 
     def on_tunnel(self, tunnel: ClientTunnel) -> None:

@@ -59,7 +59,8 @@ class Outbound:
                 return
             connection.dst = route.address
             connection.hbone_addr = route.authority
-            pod.balancer.took(route.chosen)
+            if route.is_choice:
+                pod.balancer.took(route.chosen)
             if route.role is Role.GATEWAY:
                 DoubleStream(self, sock, connection, route, tries).begin()
                 return
@@ -69,14 +70,11 @@ class Outbound:
         self._pass_through(sock, connection, route, tries)
 
     def another(self, connection: Connection, tries: Tries) -> Upstream | None:
-        """Return another way for a connection after `tries`, if one may be tried.
-
-        There is one only where several workloads are equally right: endpoints of a service, or waypoints.
-        """
+        """Return another way for a connection after `tries`, if there is one and it may be tried."""
         pod, last = self.pod, tries.routes[-1]
         if len(tries.routes) > pod.settings.connect_retries:
             return None
-        if last.service is None and last.role is Role.DESTINATION:
+        if not last.is_choice:
             return None
         tried = tries.uids
         choice = pod.balancer.choice(connection.src.ip, pod.worker.poller.now, tried)
@@ -156,7 +154,8 @@ class PlainWay:
 
     def ended(self) -> None:
         """See Way."""
-        self._outbound.pod.balancer.released(self._route.chosen)
+        if self._route.is_choice:
+            self._outbound.pod.balancer.released(self._route.chosen)
 
     def elsewhere(self, connection: Connection, error: str) -> Route | None:
         """See Way."""

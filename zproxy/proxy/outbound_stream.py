@@ -32,6 +32,9 @@ class OutboundStream(StreamRelay):
 
     __slots__ = ("_early", "_key", "_outbound", "_route", "_tries", "_was_refused")
 
+    network = ""
+    """What the peer is told about where the connection comes from; nothing on one's own network."""
+
     def __init__(
         self,
         outbound: "Outbound",
@@ -84,12 +87,8 @@ class OutboundStream(StreamRelay):
             baggage=self.pod.baggage,
             forwarded=forwarded_text(connection.src, "" if service is None else service.hostname),
             traceparent=traceparent_text(os.urandom(24)),
-            network=self._network(),
+            network=self.network,
         )
-
-    def _network(self) -> str:
-        """Return the network to tell the peer; those of one's own need not be told."""
-        return ""
 
     def on_tunnel(self, tunnel: ClientTunnel) -> None:
         """Ask the peer to connect us to its app."""
@@ -132,7 +131,8 @@ class OutboundStream(StreamRelay):
             return
         pod = self.pod
         pod.worker.answering.done(self)
-        pod.balancer.succeeded(self._route.chosen)
+        if self._route.is_choice:
+            pod.balancer.succeeded(self._route.chosen)
         was_heard, self._early = bool(self._early), b""
         self.start()
         if not was_heard:
@@ -190,7 +190,8 @@ class OutboundStream(StreamRelay):
 
     def _on_finished(self) -> None:
         pod = self.pod
-        pod.balancer.released(self._route.chosen)
+        if self._route.is_choice:
+            pod.balancer.released(self._route.chosen)
         if self.tunnel is None:
             pod.pool.give_up(self._key, self)
         else:
