@@ -48,6 +48,11 @@ class Upstream(NamedTuple):
         return self.service is not None or self.role is not Role.DESTINATION
 
     @property
+    def target_port(self) -> int:
+        """The port of the endpoint's app, of a plain one as well."""
+        return self.port if self.identities else self.address.port
+
+    @property
     def chosen(self) -> str:
         """The uid of whom the balancer chose: the endpoint behind a gateway, else who is dialled."""
         return self.beyond or self.workload.uid

@@ -30,6 +30,8 @@ FIELDS: Final = 512
 CLIENTS: Final = 4096
 """Clients of one list whose endpoint is remembered; to find it again costs a hash for each endpoint."""
 
+WHOLE: Final = 0
+"""Stands for all ports of an endpoint: nothing of it could be reached."""
 DRAWS: Final = 3
 """Attempts to draw somebody else to compare with."""
 
@@ -109,7 +111,8 @@ class Balancer:
         self._random = RandomChooser(self._rng)
         self._open: dict[str, int] = {}
         """By uid; who has none is not in it, so it is as bounded as connections are."""
-        self._troubled: dict[str, _Trouble] = {}
+        self._troubled: dict[tuple[str, int], _Trouble] = {}
+        """By uid and port: one that is not open says nothing about the others."""
         self._fields: dict[int, _Field] = {}
         self._mesh: Mesh | None = None
         self._choice = Choice(self)
@@ -137,24 +140,26 @@ class Balancer:
         else:
             self._open.pop(uid, None)
 
-    def succeeded(self, uid: str) -> None:
-        """Note that the endpoint was reached: what it did before is forgiven."""
-        if self._troubled and self._troubled.pop(uid, None) is not None:
-            self._changed()
+    def succeeded(self, uid: str, port: int) -> None:
+        """Note that a port of the endpoint was reached: what both did before is forgiven."""
+        if self._troubled:
+            found = [self._troubled.pop(key, None) for key in ((uid, WHOLE), (uid, port))]
+            if any(found):
+                self._epoch += 1
 
-    def failed(self, uid: str, now: float) -> None:
-        """Note that the endpoint could not be reached.
+    def failed(self, uid: str, now: float, port: int = WHOLE) -> None:
+        """Note that the endpoint could not be reached, or that its `port` was not open.
 
         All connections that waited for one tunnel fail at one moment, and that is one failure.
         """
         if not self._settings.outlier_ejection:
             return
-        trouble = self._troubled.get(uid)
+        trouble = self._troubled.get((uid, port))
         if trouble is None:
             if len(self._troubled) >= TROUBLED:
                 del self._troubled[next(iter(self._troubled))]
-                self._changed()
-            trouble = self._troubled[uid] = _Trouble()
+                self._epoch += 1
+            trouble = self._troubled[uid, port] = _Trouble()
         if trouble.failed_at == now or now < trouble.until:
             return
         trouble.failed_at = now
@@ -163,21 +168,21 @@ class Balancer:
             trouble.ejections += 1
             trouble.until = now + min(EJECTION_S * trouble.ejections, LONGEST_EJECTION_S)
             self.counts.ejections += 1
-            self._changed()
+            self._epoch += 1
 
     def on_mesh(self, mesh: Mesh) -> None:
         """Forget workloads that `mesh`, which is a new one, does not know any more."""
         if mesh is self._mesh:
             return  # another pod of the worker has told already
         self._mesh = mesh
-        for uid in [uid for uid in self._troubled if mesh.by_uid(uid) is None]:
-            del self._troubled[uid]
+        for key in [key for key in self._troubled if mesh.by_uid(key[0]) is None]:
+            del self._troubled[key]
         self._fields.clear()
-        self._changed()
+        self._epoch += 1
 
-    def standing(self, uid: str, now: float) -> Standing:
-        """Return what is known about an endpoint."""
-        trouble = self._troubled.get(uid)
+    def standing(self, uid: str, now: float, port: int = WHOLE) -> Standing:
+        """Return what is known about an endpoint, or about one port of it."""
+        trouble = self._troubled.get((uid, port))
         if trouble is None:
             return Standing(self._open.get(uid, 0), 0, 0.0)
         return Standing(self._open.get(uid, 0), trouble.failures, max(0.0, trouble.until - now))
@@ -242,19 +247,19 @@ class Balancer:
 
         When more are out, those that are to come back first are taken back.
         """
-        out = {
-            each.workload.uid: trouble.until
-            for each in candidates
-            if (trouble := self._troubled.get(each.workload.uid)) is not None and trouble.until > now
-        }
+        out = {each: until for each in candidates if (until := self._until(each)) > now}
         if not out:
             return candidates, math.inf
-        kept_out = sorted(out, key=lambda uid: (out[uid], uid), reverse=True)[: len(candidates) // 2]
+        latest_first = sorted(out, key=lambda each: (out[each], each.workload.uid), reverse=True)
+        kept_out = {each.workload.uid for each in latest_first[: len(candidates) // 2]}
         left = tuple(each for each in candidates if each.workload.uid not in kept_out)
         return left, min(out.values())
 
-    def _changed(self) -> None:
-        self._epoch += 1
+    def _until(self, of: Candidate) -> float:
+        """Return until when a candidate is ejected; 0 when it is not."""
+        uid = of.workload.uid
+        found = (self._troubled.get((uid, WHOLE)), self._troubled.get((uid, of.target_port)))
+        return max(trouble.until if trouble is not None else 0.0 for trouble in found)
 
 
 class Choice:

@@ -133,7 +133,7 @@ class Leg(OutboundStream):
             self._refused(error)
             return
         self._far = None
-        pod.balancer.succeeded(self._key.dst_uid)
+        pod.balancer.succeeded(self._key.dst_uid, self._key.dst.port)
         self.start()
         key = self._key._replace(dst_identities=self._route.inner, dst_uid="")
         self._inner = InnerTunnel(self, far, key, context)

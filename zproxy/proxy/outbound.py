@@ -3,13 +3,14 @@
 import socket
 from typing import Final
 
-from zproxy.errors import ConnectFailed, IdentityError, PeerRefused, TooMany, ZproxyError
+from zproxy.errors import ConnectFailed, IdentityError, NameFailed, PeerRefused, TooMany, ZproxyError
 from zproxy.hbone.client import ClientTunnel, TunnelWatcher, connect_error, connect_failure
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction, PoolKey
 from zproxy.model.route import Passthrough, Refuse, Role, Route, Upstream
 from zproxy.net.sockets import close_with_reset, peer_of, tune
 from zproxy.observe.connections import Connection
+from zproxy.proxy.balancer import WHOLE
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.double import DoubleStream
 from zproxy.proxy.naming import Naming
@@ -88,13 +89,15 @@ class Outbound:
         """Note that nobody could be reached by `route`; return whether that was the far side's doing."""
         if isinstance(error, IdentityError | TooMany):
             return False
-        if isinstance(error, PeerRefused):
-            if error.status != UNAVAILABLE:
-                return False
-            if route.role is not Role.DESTINATION:
-                return True  # it serves, but somebody behind it does not
-        self.pod.balancer.failed(route.chosen, self.pod.worker.poller.now)
-        return True
+        balancer, now = self.pod.balancer, self.pod.worker.poller.now
+        if not isinstance(error, PeerRefused):
+            is_plain = not route.identities and not isinstance(error, NameFailed)
+            balancer.failed(route.chosen, now, route.target_port if is_plain else WHOLE)
+        elif error.status != UNAVAILABLE:
+            return False
+        elif route.role is Role.DESTINATION:
+            balancer.failed(route.chosen, now, route.target_port)
+        return True  # a waypoint or gateway that says so serves, but somebody behind it does not
 
     def _pass_through(
         self,
@@ -149,7 +152,8 @@ class PlainWay:
 
     def reached(self) -> bytes:
         """See Way."""
-        self._outbound.pod.balancer.succeeded(self._route.chosen)
+        if self._route.is_choice:
+            self._outbound.pod.balancer.succeeded(self._route.chosen, self._route.target_port)
         return self._tries.said
 
     def ended(self) -> None:

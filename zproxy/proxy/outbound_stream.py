@@ -132,7 +132,7 @@ class OutboundStream(StreamRelay):
         pod = self.pod
         pod.worker.answering.done(self)
         if self._route.is_choice:
-            pod.balancer.succeeded(self._route.chosen)
+            pod.balancer.succeeded(self._route.chosen, self._route.target_port)
         was_heard, self._early = bool(self._early), b""
         self.start()
         if not was_heard:

@@ -126,9 +126,23 @@ def test_a_success_heals_at_once() -> None:
     by, among = balancer(), endpoints(1, 1)
     now = fail(by, "w1", FAILURES)
     assert shares(by, among, now)["w1"] == 0
-    by.succeeded("w1")
+    by.succeeded("w1", 80)
     assert shares(by, among, now)["w1"] > 0.4
     assert by.standing("w1", now) == Standing(0, 0, 0.0)
+
+
+def test_a_port_that_is_not_open_says_nothing_about_the_others() -> None:
+    by, among = balancer(), endpoints(1, 1)
+    others = tuple(each._replace(target_port=81) for each in among)
+    for now in (1.0, 2.0, 3.0):
+        by.failed("w1", now, 80)
+    assert shares(by, among, 3.0)["w1"] == 0
+    assert shares(by, others, 3.0)["w1"] > 0
+    assert by.standing("w1", 3.0, 80).ejected_s == EJECTION_S
+    by.succeeded("w1", 81)
+    assert shares(by, among, 3.0)["w1"] == 0
+    by.succeeded("w1", 80)
+    assert shares(by, among, 3.0)["w1"] > 0
 
 
 def test_connections_that_waited_for_one_tunnel_fail_once() -> None:
