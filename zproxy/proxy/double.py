@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from zproxy.errors import IdentityError, PeerRefused, TooMany, TunnelClosed, ZproxyError
 from zproxy.hbone.client import ClientTunnel, TunnelWatcher
-from zproxy.hbone.tunnel import State
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction, PoolKey
 from zproxy.model.route import Upstream
@@ -204,7 +203,6 @@ class InnerTunnel(ClientTunnel):
         watcher = TunnelWatcher(_nothing, _nothing, _nothing)
         super().__init__(leg.pod.worker, sock, key, context, watcher)
         self._leg: Leg | None = leg
-        self._is_leaving = False
 
     def tune(self, sock: socket.socket) -> None:
         """It is no TCP."""
@@ -229,23 +227,8 @@ class InnerTunnel(ClientTunnel):
         if leg is not None:
             leg.closed(self, error)
 
-    def leave(self) -> None:
-        """Close, as soon as everything is sent."""
-        self._is_leaving = True
-        self.flush()
-        self._close_if_sent()
-
-    def on_event(self, events: int) -> None:
-        """Serve readiness; the last of it may have been sent."""
-        super().on_event(events)
-        self._close_if_sent()
-
     def on_draining(self) -> None:
         """The peer wants no more streams, and gets none."""
-
-    def _close_if_sent(self) -> None:
-        if self._is_leaving and self.state is not State.CLOSED and not self._outbox.has_backlog:
-            self.close()
 
 
 class LegLost(TunnelClosed):
