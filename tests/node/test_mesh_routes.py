@@ -1,13 +1,16 @@
 """Services, waypoints and other networks, end to end: what apps get, and what log, counters and maps say."""
 
+import os
 import socket
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
 from tests.support.gateway import running
 from tests.support.meshed import APP, ECHO, SUFFIX, Meshed, account, beyond, meshed, vip, waypoint
-from tests.support.nodes import wait_for
+from tests.support.nodes import App, echo_all, wait_for
 
 pytestmark = pytest.mark.root
 
@@ -116,6 +119,13 @@ def test_a_waypoint_of_another_identity_is_told_nothing(world: Meshed) -> None:
 
 @pytest.mark.parametrize("by", ["ip", "name"])
 def test_another_network_is_reached_through_its_gateway(world: Meshed, by: str) -> None:
+    labels = {"destination_service": f"remote-by-{by}.{SUFFIX}", "destination_workload": "echo"}
+    names = ("connections_closed", "received_bytes", "sent_bytes")
+
+    def counted() -> list[float]:
+        return [world.a.metric(f"istio_tcp_{name}", reporter="source", **labels) for name in names]
+
+    before = counted()
     authority = f"remote-by-{by}.{SUFFIX}:80"
     with beyond(world, authority) as (gateway, server):
         with world.dial(f"remote-by-{by}") as sock:
@@ -141,12 +151,43 @@ def test_another_network_is_reached_through_its_gateway(world: Meshed, by: str) 
         bytes_recv="22",
     )
     assert "error=" not in line
-    labels = {"destination_service": f"remote-by-{by}.{SUFFIX}", "destination_workload": "echo"}
-    wait_for(
-        lambda: world.a.metric("istio_tcp_connections_closed", reporter="source", **labels) == 1, "counted"
-    )
-    assert world.a.metric("istio_tcp_received_bytes", reporter="source", **labels) == 5
-    assert world.a.metric("istio_tcp_sent_bytes", reporter="source", **labels) == 22
+    wanted = [then + new for then, new in zip(before, (1, 5, 22), strict=True)]
+    wait_for(lambda: counted() == wanted, "counted once, with its bytes")
+
+
+def test_many_connections_through_a_gateway_arrive_intact(world: Meshed) -> None:
+    """All at a time, each of another size, each with a half-close before anything is answered."""
+    authority = f"remote-by-ip.{SUFFIX}:80"
+    sizes = [0, 1, 100_000, 1 << 20, 3_000_000, *range(10_000, 150_000, 10_000)]
+    answered: dict[int, bool] = {}
+
+    def carry(number: int) -> None:
+        data = os.urandom(sizes[number])
+        with world.dial("remote-by-ip") as sock:
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+            answered[number] = read_all(sock) == data
+
+    threads = [threading.Thread(target=carry, args=(number,)) for number in range(len(sizes))]
+    with closing(App(world.pods["remote"], 8081, echo_all)), beyond(world, authority, 8081):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        wait_for(
+            lambda: all(row["state"] != "open" for row in world.a.client.call("connections")),
+            "all have ended",
+        )
+    assert answered == dict.fromkeys(range(len(sizes)), True)
+    rows = [row for row in world.a.client.call("connections") if row["bytes_sent"] == 3_000_000]
+    assert [(row["state"], row["bytes_recv"], row["error"]) for row in rows] == [("closed", 3_000_000, "")]
+
+
+def read_all(sock: socket.socket) -> bytes:
+    got = bytearray()
+    while chunk := sock.recv(1 << 20):
+        got += chunk
+    return bytes(got)
 
 
 def test_a_gateway_cannot_stand_in_for_who_is_behind_it(world: Meshed) -> None:

@@ -220,9 +220,9 @@ def waypoint(world: Meshed, *authorities: str) -> Iterator[Gateway]:
 
 
 @contextmanager
-def beyond(world: Meshed, authority: str) -> Iterator[tuple[Gateway, Gateway]]:
-    """Play the gateway and, behind it, the server of `authority`."""
-    server = world.played("remote", ECHO, {authority: world.connector("remote", "127.0.0.1", APP)})
+def beyond(world: Meshed, authority: str, port: int = APP) -> Iterator[tuple[Gateway, Gateway]]:
+    """Play the gateway and, behind it, the server of `authority`, whose app is on `port`."""
+    server = world.played("remote", ECHO, {authority: world.connector("remote", "127.0.0.1", port)})
     server.headers = (("baggage", "k8s.cluster.name=far,k8s.namespace.name=demo,k8s.deployment.name=echo"),)
     way = {authority: world.connector("gateway", world.pods["remote"].ip4, 15008)}
     with (
