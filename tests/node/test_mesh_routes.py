@@ -9,7 +9,19 @@ from contextlib import closing
 import pytest
 
 from tests.support.gateway import running
-from tests.support.meshed import APP, ECHO, SUFFIX, Meshed, account, beyond, meshed, vip, waypoint
+from tests.support.meshed import (
+    APP,
+    ECHO,
+    SUFFIX,
+    WAYPOINT_NAME,
+    WEB_V6,
+    Meshed,
+    account,
+    beyond,
+    meshed,
+    vip,
+    waypoint,
+)
 from tests.support.nodes import App, echo_all, wait_for
 
 pytestmark = pytest.mark.root
@@ -58,6 +70,18 @@ def test_a_service_is_reached_by_its_address(world: Meshed) -> None:
     assert node.metric("istio_tcp_connections_opened", reporter="destination", **labels) >= 1
 
 
+def test_a_service_is_reached_by_its_ipv6_address_at_endpoints_of_that_family(world: Meshed) -> None:
+    with world.dial_ip(WEB_V6, 80) as sock:
+        assert sock.getpeername()[:2] == (WEB_V6, 80)
+        port = sock.getsockname()[1]
+        sock.sendall(b"who?")
+        name, source, _ = sock.recv(100).decode().split()
+    pods = world.pods
+    assert (name in {"one", "two"}, source) == (True, pods["client"].ip6)
+    line = world.a.access(f"src.addr=[{pods['client'].ip6}]:{port} ")[0]
+    said(line, dst__addr=f"[{pods[name].ip6}]:15008", dst__hbone_addr=f"[{pods[name].ip6}]:{APP}")
+
+
 @pytest.mark.parametrize("by", ["vip", "ip", "service", "workload"])
 def test_a_waypoint_of_a_service_is_found_by_any_reference(world: Meshed, by: str) -> None:
     name = f"guarded-by-{by}"
@@ -80,6 +104,19 @@ def test_a_waypoint_of_a_service_is_found_by_any_reference(world: Meshed, by: st
         bytes_recv=str(len(answer)),
     )
     assert "error=" not in line
+
+
+def test_a_host_name_is_looked_up_for_who_is_known_by_it_only(world: Meshed) -> None:
+    def asked() -> float:
+        return world.a.metric("istio_on_demand_dns", source_workload="client", hostname=WAYPOINT_NAME)
+
+    before = asked()
+    to = f"{world.services['guarded-by-workload'].vips[0].ip}:80"
+    with waypoint(world, to):
+        for _ in range(2):
+            answer, _ = world.ask_service("guarded-by-workload", b"hello")
+            assert answer == b"waypoint 127.0.0.1 hello"
+    assert asked() - before == 2
 
 
 def test_a_waypoint_of_a_workload_is_told_the_workload(world: Meshed) -> None:

@@ -5,7 +5,7 @@ servers that the test plays, with certificates of the mesh's own CA; `plain` has
 """
 
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +34,7 @@ WAYPOINT_NAME: Final = "waypoint.zproxy.test"
 GATEWAY_NAME: Final = "gateway.zproxy.test"
 ECHO: Final = SpiffeId("cluster.local", "demo", "remote")
 APP: Final = 8080
+WEB_V6: Final = "fd96:77::1"
 SUFFIX: Final = "demo.svc.cluster.local"
 
 
@@ -57,7 +58,7 @@ class Meshed:
 
     def _plan(self) -> None:
         waypoint = self.pods["waypoint"].ip4
-        self._add("web", "one", "two")
+        self._add("web", "one", "two", more=(WEB_V6,))
         self._add("sick", "one", "gone")
         self._add("halting", "plain", "two")
         self._add(
@@ -72,9 +73,10 @@ class Meshed:
         self.services["waypoint"] = service(f"demo/waypoint.{SUFFIX}", vip(99), ports={15008: 15008})
         self._members["waypoint"] = ["waypoint"]
 
-    def _add(self, name: str, *members: str, **fields: Any) -> None:
+    def _add(self, name: str, *members: str, more: Sequence[str] = (), **fields: Any) -> None:
         number = len(self.services) + 1
-        self.services[name] = service(f"demo/{name}.{SUFFIX}", vip(number), ports={80: APP}, **fields)
+        key = f"demo/{name}.{SUFFIX}"
+        self.services[name] = service(key, vip(number), *more, ports={80: APP}, **fields)
         self._members[name] = list(members)
 
     def workloads(self) -> list[Workload]:

@@ -40,9 +40,11 @@ class Naming:
 
     def begin(self) -> None:
         """Take up work; what follows may happen before this returns."""
-        worker = self._outbound.pod.worker
+        pod, route = self._outbound.pod, self._route
+        worker = pod.worker
+        pod.connections.totals.names.count(pod.workload, pod.identity, route.hostname)
         worker.naming.start(self, worker.poller.now)
-        worker.names.find(self._route.hostname, self)
+        worker.names.find(route.hostname, self)
 
     def on_name(self, answer: Answer) -> None:
         """Go on to the address, or elsewhere."""
