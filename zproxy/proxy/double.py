@@ -42,8 +42,12 @@ class DoubleStream(OutboundStream):
 
     def _want(self) -> None:
         self._leave()
-        self._leg = Leg(self, self._outbound, self._route, self._key)
-        self._leg.begin()
+        try:
+            leg = self._leg = Leg(self, self._outbound, self._route, self._key)
+        except OSError as error:
+            self.on_no_tunnel(TooMany(f"no socket pair for a tunnel inside a tunnel: {error.strerror}"))
+        else:
+            leg.begin()
 
     def _peers(self, tunnel: ClientTunnel | None) -> Peers:
         """Who serves is not known before it answers."""
@@ -167,13 +171,6 @@ class Leg(OutboundStream):
         if stream is not None:
             stream.on_no_tunnel(error)
         self.give_up(str(error), error.reason)
-
-    def _half_closed(self) -> None:
-        """One end of the inner tunnel is gone: the other has as long as an answer would."""
-        if self._is_over():
-            self._finish("", "")
-        else:
-            self.pod.worker.answering.start(self, self.pod.worker.poller.now)
 
     def _finish(self, error: str, reason: str, *, is_broken: bool = False) -> None:
         if self.is_done:

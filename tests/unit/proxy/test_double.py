@@ -1,6 +1,7 @@
 """A tunnel inside a tunnel: through a gateway to who serves on another network."""
 
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -374,3 +375,23 @@ def test_the_end_of_the_straw_is_the_end_of_both(plane: Plane) -> None:
     assert list(plane.client.pool.tunnels()) == []
     with pytest.raises(ConnectionResetError):
         plane.receive(near, 1)
+
+
+def test_without_descriptors_for_the_inner_tunnel_it_is_refused(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to = world(plane)
+
+    def none_left(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("zproxy.proxy.double.socket.socketpair", none_left)
+    near = to.dial()
+    with pytest.raises(ConnectionResetError):
+        plane.receive(near, 1)
+    record = plane.ended(1)[0]
+    assert (record.error, record.reason) == (
+        "no socket pair for a tunnel inside a tunnel: Too many open files", "LIMIT",
+    )  # fmt: skip
+    assert not plane.client.relays
+    assert plane.connections.totals.balancing.retries == 0
