@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import os
 import socket
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from zproxy.hbone.tunnel import State
 from zproxy.model.addr import Endpoint
 from zproxy.model.service import GatewayAddress, NetworkAddress
 from zproxy.observe.access import line
+from zproxy.proxy.double import InnerTunnel
 from zproxy.proxy.outbound_stream import OutboundStream
 from zproxy.state.store import Mesh
 from zproxy.wire.errors import ErrorCode
@@ -395,3 +397,22 @@ def test_without_descriptors_for_the_inner_tunnel_it_is_refused(
     )  # fmt: skip
     assert not plane.client.relays
     assert plane.connections.totals.balancing.retries == 0
+
+
+@pytest.mark.parametrize("by", ["app", "server"])
+def test_what_ended_needs_no_cycle_collector(plane: Plane, by: str) -> None:
+    """The node's daemon runs it rarely."""
+    to = world(plane)
+    gc.collect()
+    gc.disable()
+    try:
+        near, peer = opened(to)
+        if by == "app":
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            near.close()
+        else:
+            peer.wire.reset(peer.streams[0], ErrorCode.CANCEL)
+        plane.wait(lambda: not plane.client.relays)
+        assert not [each for each in gc.get_objects() if isinstance(each, OutboundStream | InnerTunnel)]
+    finally:
+        gc.enable()
