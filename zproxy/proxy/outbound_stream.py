@@ -8,6 +8,7 @@ from zproxy.errors import PeerRefused, ZproxyError
 from zproxy.hbone.client import ClientTunnel
 from zproxy.model.conn import Direction, PoolKey
 from zproxy.model.route import Upstream
+from zproxy.net.deadline import Deadline
 from zproxy.net.poller import READ
 from zproxy.observe.connections import Connection, Peers
 from zproxy.proxy.relay import StreamRelay
@@ -150,6 +151,22 @@ class OutboundStream(StreamRelay):
             self._wanted_no_more()
         else:
             super().on_reset(code)
+
+    def on_deadline(self, deadline: Deadline) -> None:
+        """Give up. Who does not answer is avoided, but may have heard the app: nobody else is tried."""
+        if not self.is_open:
+            self._avoid()
+        super().on_deadline(deadline)
+
+    def on_lost(self, error: ZproxyError) -> None:
+        """The tunnel is gone; likewise, when it went before the answer."""
+        if not self.is_open:
+            self._avoid()
+        super().on_lost(error)
+
+    def _avoid(self) -> None:
+        if self._route.is_choice:
+            self.pod.balancer.failed(self._route.chosen, self.pod.worker.poller.now)
 
     def _wanted_no_more(self) -> None:
         """The answer is complete and only our side is refused: NEVER a reason to lose it (RFC 9113 8.1).

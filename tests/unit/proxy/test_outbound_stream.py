@@ -246,6 +246,41 @@ def test_a_refusal_is_not_tried_elsewhere(plane: Plane, status: int) -> None:
     assert plane.connections.totals.balancing.retries == 0
 
 
+@pytest.mark.parametrize("how", ["silence", "loss"])
+def test_an_endpoint_that_takes_connects_and_does_not_answer_is_left_out(plane: Plane, how: str) -> None:
+    plane.mesh = web(*pods())
+    silent, server = play(plane, ONE), play(plane, TWO)
+    balancer, uid = plane.client.balancer, pods()[0].uid
+    for lost in range(1, FAILURES + 1):
+        while not unanswered(silent):
+            plane.dial(*VIP)
+            plane.wait(lambda: bool(unanswered(silent) or unanswered(server)))
+            answer(server)
+        plane.wait(lambda: waiting(plane) == 1)
+        plane.advance(15.1 if how == "silence" else 0.1)
+        if how == "loss":
+            silent.peers[-1].sock.shutdown(socket.SHUT_RDWR)
+        plane.ended(lost)
+        answer(silent)
+    assert balancer.standing(uid, plane.now).ejected_s > 0
+    assert plane.connections.totals.balancing.retries == 0
+
+
+def waiting(plane: Plane) -> int:
+    """Return how many connections have had no answer yet."""
+    return sum(not relay.is_open for relay in plane.client.relays)  # type: ignore[attr-defined] # streams all
+
+
+def unanswered(server: RawServer) -> bool:
+    return any(not stream.is_answered and not peer.is_cut for peer in server.peers for stream in peer.streams)
+
+
+def answer(server: RawServer) -> None:
+    for peer in server.peers:
+        for stream in peer.streams:
+            peer.wire.respond(stream, 200) if not stream.is_answered else None
+
+
 def test_a_break_after_the_answer_is_not_tried_elsewhere(plane: Plane) -> None:
     plane.mesh = web(*pods())
     servers = play(plane, ONE), play(plane, TWO)
