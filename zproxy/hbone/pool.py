@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import Protocol
 
-from zproxy.errors import TunnelClosed, ZproxyError
+from zproxy.errors import TooMany, TunnelClosed, ZproxyError
 from zproxy.hbone.client import ClientTunnel, TunnelWatcher
 from zproxy.hbone.tunnel import State
 from zproxy.model.conn import PoolKey
@@ -87,9 +87,7 @@ class Pool:
                 waiter.on_tunnel(self._tunnels[key][choice])
                 return
         if self._waiters >= self._max_waiting:
-            waiter.on_no_tunnel(
-                TunnelClosed(f"{self._waiters} connections already wait for tunnels of this pod")
-            )
+            waiter.on_no_tunnel(TooMany(f"{self._waiters} connections already wait for tunnels of this pod"))
             return
         self._waiting.setdefault(key, {})[waiter] = None
         self._waiters += 1

@@ -62,7 +62,7 @@ class Tunnel(TunnelHooks):
     """What both roles share. Runs on one worker; closes its socket on every path that ends it."""
 
     def __init__(self, worker: Worker, sock: socket.socket, tls: TlsSession, wire: HboneConnection) -> None:
-        tune_tunnel(sock)
+        self.tune(sock)
         self.id = next(_numbers)
         self.worker = worker
         self.sock = sock
@@ -81,6 +81,10 @@ class Tunnel(TunnelHooks):
         self._starved: dict[StreamOwner, None] = {}
         """Owners whose pull found no room, longest waiting first."""
         worker.ticking.add(self)
+
+    def tune(self, sock: socket.socket) -> None:
+        """Set the options of the tunnel's socket."""
+        tune_tunnel(sock)
 
     def on_event(self, events: int) -> None:
         """Serve readiness of the socket."""
@@ -297,7 +301,7 @@ class Tunnel(TunnelHooks):
                 self.streams_total += 1
                 self.on_request(event)
             elif isinstance(event, StreamAnswered):
-                event.stream.owner.on_answer(event.status)
+                event.stream.owner.on_answer(event.status, event.headers)
             elif isinstance(event, StreamReset):
                 self._starved.pop(event.stream.owner, None)
                 event.stream.owner.on_reset(event.code)

@@ -13,6 +13,7 @@ from zproxy.model.conn import Direction
 from zproxy.model.identity import SpiffeId
 from zproxy.model.route import Route
 from zproxy.model.workload import Workload
+from zproxy.observe.balancing import BalancingCounts
 from zproxy.observe.log import quoted
 from zproxy.observe.series import Party, Series, SeriesTable, TunnelCounts, workload_key
 
@@ -115,8 +116,8 @@ class Totals:
     """Counters since start."""
 
     __slots__ = (
-        *("bytes_recv", "bytes_sent", "closed", "early", "failed", "failures", "opened", "policy_failures"),
-        "tunnels",
+        *("balancing", "bytes_recv", "bytes_sent", "closed", "early", "failed", "failures", "opened"),
+        *("policy_failures", "tunnels"),
     )
 
     def __init__(self) -> None:
@@ -128,6 +129,7 @@ class Totals:
         self.policy_failures = Counter[str]()
         """Refusals by a policy that could not be judged, by cause: missing, defect or empty."""
         self.tunnels = {role: TunnelCounts() for role in ("client", "server")}
+        self.balancing = BalancingCounts()
 
     @property
     def reasons(self) -> Counter[str]:

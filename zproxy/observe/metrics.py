@@ -61,7 +61,8 @@ class Metrics:
 
 def families(connections: Connections) -> list[Family]:
     """Return the families of one worker's connections as they are now; on that worker's thread only."""
-    return [*_traffic(connections), *_failures(connections.totals), *_tunnels(connections.totals)]
+    totals = connections.totals
+    return [*_traffic(connections), *_failures(totals), *_tunnels(totals), *_balancing(totals)]
 
 
 def merge(parts: Iterable[Iterable[Family]]) -> list[Family]:
@@ -166,6 +167,22 @@ def _tunnels(totals: Totals) -> Iterator[Family]:
             for role, counts in roles.items()
             for flag, count in counts.failed.items()
         ],
+    )
+
+
+def _balancing(totals: Totals) -> Iterator[Family]:
+    counts = totals.balancing
+    yield Family(
+        "zproxy_endpoint_ejections",
+        f"{OWN}times that an endpoint was left out for a while because it could not be reached",
+        (),
+        [((), counts.ejections)] if counts.ejections else [],
+    )
+    yield Family(
+        "zproxy_connect_retries",
+        f"{OWN}connections that were given another endpoint because the first could not be reached",
+        (),
+        [((), counts.retries)] if counts.retries else [],
     )
 
 
