@@ -14,7 +14,6 @@ from tests.support.plane import SERVER_IP, Plane
 from zproxy.errors import EnrollError
 from zproxy.hbone.tunnel import State
 from zproxy.model.conn import Direction
-from zproxy.model.workload import Protocol
 from zproxy.net.sockets import SocketFactory
 from zproxy.proxy.straw import PORTS, Straw
 from zproxy.state.store import Mesh
