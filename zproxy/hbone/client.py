@@ -119,7 +119,7 @@ class ClientTunnel(Tunnel):
     def on_draining(self) -> None:
         """The peer sent GOAWAY: streams live on, new ones go elsewhere."""
         if not self.wire.open_streams:
-            self.close()
+            self.leave()
 
     def on_idle(self) -> None:
         """The last stream ended: keep the tunnel for a while."""

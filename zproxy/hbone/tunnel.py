@@ -78,6 +78,8 @@ class Tunnel(TunnelHooks):
         self.streams_total = 0
         self._outbox = Outbox(worker, sock, tls, wire)
         self._is_dirty = False
+        self._leaving_since: float | None = None
+        """When it was asked to close as soon as everything is sent, if it was."""
         self._starved: dict[StreamOwner, None] = {}
         """Owners whose pull found no room, longest waiting first."""
         worker.ticking.add(self)
@@ -107,6 +109,9 @@ class Tunnel(TunnelHooks):
             self.fail(PeerBrokeProtocol(f"{self.remote} makes us answer and does not read the answers"))
             return
         frame_s = self.worker.frame_s
+        if self._leaving_since is not None and now - self._leaving_since > frame_s:
+            self.fail(PeerBrokeProtocol(f"{self.remote} does not read the end of what it was sent"))
+            return
         is_owed = self.state is State.OPEN and self.wire.open_streams > 0
         finding = self.vigil.look(now, unfinished=self.wire.unfinished, frame_s=frame_s, is_owed=is_owed)
         if finding is Finding.PING:
@@ -175,7 +180,7 @@ class Tunnel(TunnelHooks):
         if self.wire.open_streams or self.state is not State.OPEN:
             return
         if self.wire.is_draining:
-            self.close()
+            self.leave()
         else:
             self.on_idle()
 
@@ -213,6 +218,14 @@ class Tunnel(TunnelHooks):
             self._send()
         self._finish(None)
 
+    def leave(self) -> None:
+        """Close in order as soon as everything is sent: what a stream ended with is not lost."""
+        self.flush()
+        if not self._outbox.has_backlog:
+            self.close()
+        elif self._leaving_since is None:
+            self._leaving_since = self.worker.poller.now
+
     def drain(self) -> None:
         """Take no more streams and close when the last one ends; one still being opened has waiters."""
         if self.state is not State.OPEN:
@@ -221,7 +234,7 @@ class Tunnel(TunnelHooks):
             self.wire.goaway()
             self.touch()
         else:
-            self.close()
+            self.leave()
 
     def fail(self, error: ZproxyError) -> None:
         """Close because of `error`; the peer gets what alert or GOAWAY there is, if it still listens."""
@@ -250,6 +263,8 @@ class Tunnel(TunnelHooks):
             return
         if has_room:
             self._feed_starved()
+        if self._leaving_since is not None and not self._outbox.has_backlog:
+            self.close()
 
     def _receive(self) -> None:
         buffers = self.worker.buffers

@@ -77,8 +77,12 @@ class Names:
         elif len(self._waiting) >= LOOKUPS:
             waiter.on_name(Answer((), f"{LOOKUPS} names are being looked up already"))
         else:
-            self._waiting[hostname] = {waiter: None}
-            self._ask(hostname)
+            try:
+                self._ask(hostname)
+            except (OSError, RuntimeError) as error:  # no descriptor, no thread
+                waiter.on_name(Answer((), str(error)))
+            else:
+                self._waiting[hostname] = {waiter: None}
 
     def give_up(self, hostname: str, waiter: NameWaiter) -> None:
         """Forget a waiter; harmless when it does not wait."""

@@ -15,6 +15,7 @@ from zproxy.model.route import Route
 from zproxy.model.workload import Workload
 from zproxy.observe.balancing import BalancingCounts
 from zproxy.observe.log import quoted
+from zproxy.observe.names import NameCounts
 from zproxy.observe.series import Party, Series, SeriesTable, TunnelCounts, workload_key
 
 
@@ -117,7 +118,7 @@ class Totals:
 
     __slots__ = (
         *("balancing", "bytes_recv", "bytes_sent", "closed", "early", "failed", "failures", "opened"),
-        *("policy_failures", "tunnels"),
+        *("names", "policy_failures", "tunnels"),
     )
 
     def __init__(self) -> None:
@@ -130,6 +131,7 @@ class Totals:
         """Refusals by a policy that could not be judged, by cause: missing, defect or empty."""
         self.tunnels = {role: TunnelCounts() for role in ("client", "server")}
         self.balancing = BalancingCounts()
+        self.names = NameCounts()
 
     @property
     def reasons(self) -> Counter[str]:

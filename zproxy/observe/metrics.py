@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from zproxy.model.conn import Direction, flag_of
 from zproxy.observe.connections import Connections, Totals
 from zproxy.observe.log import LineWriter
+from zproxy.observe.names import NAME_LABELS
 from zproxy.observe.series import LABELS, REPORTERS, Labels, Series, with_flag
 
 OWN: Final = "zproxy's own, may change: "
@@ -172,6 +173,12 @@ def _tunnels(totals: Totals) -> Iterator[Family]:
 
 def _balancing(totals: Totals) -> Iterator[Family]:
     counts = totals.balancing
+    yield Family(
+        "istio_on_demand_dns",
+        "connections to workloads that are known by their host names only (unstable)",
+        NAME_LABELS,
+        list(totals.names.rows.items()),
+    )
     yield Family(
         "zproxy_endpoint_ejections",
         f"{OWN}times that an endpoint was left out for a while because it could not be reached",

@@ -30,6 +30,8 @@ FIELDS: Final = 512
 CLIENTS: Final = 4096
 """Clients of one list whose endpoint is remembered; to find it again costs a hash for each endpoint."""
 
+WHOLE: Final = 0
+"""Stands for all ports of an endpoint: nothing of it could be reached."""
 DRAWS: Final = 3
 """Attempts to draw somebody else to compare with."""
 
@@ -109,15 +111,22 @@ class Balancer:
         self._random = RandomChooser(self._rng)
         self._open: dict[str, int] = {}
         """By uid; who has none is not in it, so it is as bounded as connections are."""
-        self._troubled: dict[str, _Trouble] = {}
+        self._troubled: dict[tuple[str, int], _Trouble] = {}
+        """By uid and port: one that is not open says nothing about the others."""
         self._fields: dict[int, _Field] = {}
         self._mesh: Mesh | None = None
+        self._choice = Choice(self)
         self._epoch = 0
         """Changes whenever the set of those left out does."""
 
     def choice(self, source_ip: str, now: float, failed: Collection[str] = ()) -> "Choice":
-        """Return who chooses for a connection from `source_ip`; `failed` are uids that it tried in vain."""
-        return Choice(self, source_ip, now, failed)
+        """Return who chooses for a connection from `source_ip`; `failed` are uids that it tried in vain.
+
+        It is the same object each time, good for one decision.
+        """
+        choice = self._choice
+        choice.source_ip, choice.now, choice.failed = source_ip, now, failed
+        return choice
 
     def took(self, uid: str) -> None:
         """Note that a connection goes to the workload of `uid`."""
@@ -131,24 +140,26 @@ class Balancer:
         else:
             self._open.pop(uid, None)
 
-    def succeeded(self, uid: str) -> None:
-        """Note that the endpoint was reached: what it did before is forgiven."""
-        if self._troubled and self._troubled.pop(uid, None) is not None:
-            self._changed()
+    def succeeded(self, uid: str, port: int) -> None:
+        """Note that a port of the endpoint was reached: what both did before is forgiven."""
+        if self._troubled:
+            found = [self._troubled.pop(key, None) for key in ((uid, WHOLE), (uid, port))]
+            if any(found):
+                self._epoch += 1
 
-    def failed(self, uid: str, now: float) -> None:
-        """Note that the endpoint could not be reached.
+    def failed(self, uid: str, now: float, port: int = WHOLE) -> None:
+        """Note that the endpoint could not be reached, or that its `port` was not open.
 
         All connections that waited for one tunnel fail at one moment, and that is one failure.
         """
         if not self._settings.outlier_ejection:
             return
-        trouble = self._troubled.get(uid)
+        trouble = self._troubled.get((uid, port))
         if trouble is None:
             if len(self._troubled) >= TROUBLED:
                 del self._troubled[next(iter(self._troubled))]
-                self._changed()
-            trouble = self._troubled[uid] = _Trouble()
+                self._epoch += 1
+            trouble = self._troubled[uid, port] = _Trouble()
         if trouble.failed_at == now or now < trouble.until:
             return
         trouble.failed_at = now
@@ -157,21 +168,21 @@ class Balancer:
             trouble.ejections += 1
             trouble.until = now + min(EJECTION_S * trouble.ejections, LONGEST_EJECTION_S)
             self.counts.ejections += 1
-            self._changed()
+            self._epoch += 1
 
     def on_mesh(self, mesh: Mesh) -> None:
         """Forget workloads that `mesh`, which is a new one, does not know any more."""
         if mesh is self._mesh:
             return  # another pod of the worker has told already
         self._mesh = mesh
-        for uid in [uid for uid in self._troubled if mesh.by_uid(uid) is None]:
-            del self._troubled[uid]
+        for key in [key for key in self._troubled if mesh.by_uid(key[0]) is None]:
+            del self._troubled[key]
         self._fields.clear()
-        self._changed()
+        self._epoch += 1
 
-    def standing(self, uid: str, now: float) -> Standing:
-        """Return what is known about an endpoint."""
-        trouble = self._troubled.get(uid)
+    def standing(self, uid: str, now: float, port: int = WHOLE) -> Standing:
+        """Return what is known about an endpoint, or about one port of it."""
+        trouble = self._troubled.get((uid, port))
         if trouble is None:
             return Standing(self._open.get(uid, 0), 0, 0.0)
         return Standing(self._open.get(uid, 0), trouble.failures, max(0.0, trouble.until - now))
@@ -236,40 +247,40 @@ class Balancer:
 
         When more are out, those that are to come back first are taken back.
         """
-        out = {
-            each.workload.uid: trouble.until
-            for each in candidates
-            if (trouble := self._troubled.get(each.workload.uid)) is not None and trouble.until > now
-        }
+        out = {each: until for each in candidates if (until := self._until(each)) > now}
         if not out:
             return candidates, math.inf
-        kept_out = sorted(out, key=lambda uid: (out[uid], uid), reverse=True)[: len(candidates) // 2]
+        latest_first = sorted(out, key=lambda each: (out[each], each.workload.uid), reverse=True)
+        kept_out = {each.workload.uid for each in latest_first[: len(candidates) // 2]}
         left = tuple(each for each in candidates if each.workload.uid not in kept_out)
         return left, min(out.values())
 
-    def _changed(self) -> None:
-        self._epoch += 1
+    def _until(self, of: Candidate) -> float:
+        """Return until when a candidate is ejected; 0 when it is not."""
+        uid = of.workload.uid
+        found = (self._troubled.get((uid, WHOLE)), self._troubled.get((uid, of.target_port)))
+        return max(trouble.until if trouble is not None else 0.0 for trouble in found)
 
 
 class Choice:
     """Chooses for one connection (see zproxy.state.choose.Chooser)."""
 
-    __slots__ = ("_balancer", "_failed", "_now", "_source_ip")
+    __slots__ = ("_balancer", "failed", "now", "source_ip")
 
-    def __init__(self, balancer: Balancer, source_ip: str, now: float, failed: Collection[str]) -> None:
+    def __init__(self, balancer: Balancer) -> None:
         self._balancer = balancer
-        self._source_ip = source_ip
-        self._now = now
-        self._failed = failed
+        self.source_ip = ""
+        self.now = 0.0
+        self.failed: Collection[str] = ()
 
     def endpoint(self, service: Service, candidates: Sequence[Candidate]) -> Candidate:
         """See Chooser; what was tried in vain comes again only when there is nothing else."""
-        if self._failed:
-            others = tuple(each for each in candidates if each.workload.uid not in self._failed)
+        if self.failed:
+            others = tuple(each for each in candidates if each.workload.uid not in self.failed)
             candidates = others or candidates
         if len(candidates) == 1:
             return candidates[0]
-        return self._balancer.pick(service, candidates, self._source_ip, self._now)
+        return self._balancer.pick(service, candidates, self.source_ip, self.now)
 
     def waypoint(self, service: Service, waypoints: Sequence[WeightedWaypoint]) -> WeightedWaypoint:
         """See Chooser."""

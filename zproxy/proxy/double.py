@@ -8,14 +8,14 @@ flow control, half-close and deadlines of either are those of every tunnel.
 import socket
 from typing import TYPE_CHECKING
 
-from zproxy.errors import PeerRefused, TunnelClosed, ZproxyError
+from zproxy.errors import IdentityError, PeerRefused, TooMany, TunnelClosed, ZproxyError
 from zproxy.hbone.client import ClientTunnel, TunnelWatcher
-from zproxy.hbone.tunnel import State
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction, PoolKey
 from zproxy.model.route import Upstream
 from zproxy.observe.connections import Connection, Peers
 from zproxy.proxy.outbound_stream import OK, OutboundStream
+from zproxy.proxy.tries import FIRST, Tries
 from zproxy.wire.baggage import workload_of
 from zproxy.wire.headers import Headers
 from zproxy.wire.tls import TlsContext
@@ -35,16 +35,19 @@ class DoubleStream(OutboundStream):
         sock: socket.socket,
         connection: Connection,
         route: Upstream,
-        said: bytes,
-        failed: tuple[str, ...],
+        tries: Tries,
     ) -> None:
-        super().__init__(outbound, sock, connection, route, said, failed)
+        super().__init__(outbound, sock, connection, route, tries)
         self._leg: Leg | None = None
 
     def _want(self) -> None:
         self._leave()
-        self._leg = Leg(self, self._outbound, self._route, self._key)
-        self._leg.begin()
+        try:
+            leg = self._leg = Leg(self, self._outbound, self._route, self._key)
+        except OSError as error:
+            self.on_no_tunnel(TooMany(f"no socket pair for a tunnel inside a tunnel: {error.strerror}"))
+        else:
+            leg.begin()
 
     def _peers(self, tunnel: ClientTunnel | None) -> Peers:
         """Who serves is not known before it answers."""
@@ -63,7 +66,9 @@ class DoubleStream(OutboundStream):
             route.service,
         )
 
-    def _network(self) -> str:
+    @property
+    def network(self) -> str:  # type: ignore[override] # read-only here, and never written there
+        """The pod's own, which is not that of who serves."""
         return self.pod.workload.network
 
     def on_tunnel(self, tunnel: ClientTunnel) -> None:
@@ -80,7 +85,7 @@ class DoubleStream(OutboundStream):
         super().on_answer(status, headers)
 
     def _on_finished(self) -> None:
-        self.pod.balancer.released(self._route.workload.uid)
+        self.pod.balancer.released(self._route.chosen)
         self._leave()
 
     def _leave(self) -> None:
@@ -99,7 +104,7 @@ class Leg(OutboundStream):
         of = stream.connection
         apart = Connection(0, of.pod, of.direction, of.src, key.dst)  # a record that nobody shows
         apart.hbone_addr = of.hbone_addr
-        super().__init__(outbound, near, apart, route, b"", ())
+        super().__init__(outbound, near, apart, route, FIRST)
         self._stream: DoubleStream | None = stream
         """Who hears, once, what becomes of this."""
         self._far: socket.socket | None = far
@@ -114,6 +119,8 @@ class Leg(OutboundStream):
 
     def on_no_tunnel(self, error: ZproxyError) -> None:
         """The gateway cannot be reached, or is not who it should be."""
+        if not isinstance(error, IdentityError | TooMany):
+            self.pod.balancer.failed(self._key.dst_uid, self.pod.worker.poller.now)
         self._refused(error)
 
     def on_answer(self, status: int, headers: Headers) -> None:
@@ -129,6 +136,7 @@ class Leg(OutboundStream):
             self._refused(error)
             return
         self._far = None
+        pod.balancer.succeeded(self._key.dst_uid, self._key.dst.port)
         self.start()
         key = self._key._replace(dst_identities=self._route.inner, dst_uid="")
         self._inner = InnerTunnel(self, far, key, context)
@@ -164,13 +172,6 @@ class Leg(OutboundStream):
             stream.on_no_tunnel(error)
         self.give_up(str(error), error.reason)
 
-    def _half_closed(self) -> None:
-        """One end of the inner tunnel is gone: the other has as long as an answer would."""
-        if self._is_over():
-            self._finish("", "")
-        else:
-            self.pod.worker.answering.start(self, self.pod.worker.poller.now)
-
     def _finish(self, error: str, reason: str, *, is_broken: bool = False) -> None:
         if self.is_done:
             return
@@ -199,7 +200,6 @@ class InnerTunnel(ClientTunnel):
         watcher = TunnelWatcher(_nothing, _nothing, _nothing)
         super().__init__(leg.pod.worker, sock, key, context, watcher)
         self._leg: Leg | None = leg
-        self._is_leaving = False
 
     def tune(self, sock: socket.socket) -> None:
         """It is no TCP."""
@@ -224,23 +224,8 @@ class InnerTunnel(ClientTunnel):
         if leg is not None:
             leg.closed(self, error)
 
-    def leave(self) -> None:
-        """Close, as soon as everything is sent."""
-        self._is_leaving = True
-        self.flush()
-        self._close_if_sent()
-
-    def on_event(self, events: int) -> None:
-        """Serve readiness; the last of it may have been sent."""
-        super().on_event(events)
-        self._close_if_sent()
-
     def on_draining(self) -> None:
         """The peer wants no more streams, and gets none."""
-
-    def _close_if_sent(self) -> None:
-        if self._is_leaving and self.state is not State.CLOSED and not self._outbox.has_backlog:
-            self.close()
 
 
 class LegLost(TunnelClosed):

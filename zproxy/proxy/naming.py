@@ -11,6 +11,7 @@ from zproxy.net.names import Answer
 from zproxy.net.sockets import close_with_reset
 from zproxy.observe.connections import Connection
 from zproxy.proxy.relay import app_error
+from zproxy.proxy.tries import Tries
 
 if TYPE_CHECKING:
     from zproxy.proxy.outbound import Outbound
@@ -25,15 +26,13 @@ class Naming:
         sock: socket.socket,
         connection: Connection,
         route: Upstream,
-        said: bytes,
-        failed: tuple[str, ...],
+        tries: Tries,
     ) -> None:
         self.connection = connection
         self._outbound = outbound
         self._sock = sock
         self._route = route
-        self._said = said
-        self._failed = failed
+        self._tries = tries
         self._is_done = False
         connection.hbone_addr = route.authority
         outbound.pod.relays.add(self)
@@ -41,9 +40,11 @@ class Naming:
 
     def begin(self) -> None:
         """Take up work; what follows may happen before this returns."""
-        worker = self._outbound.pod.worker
+        pod, route = self._outbound.pod, self._route
+        worker = pod.worker
+        pod.connections.totals.names.count(pod.workload, pod.identity, route.hostname)
         worker.naming.start(self, worker.poller.now)
-        worker.names.find(self._route.hostname, self)
+        worker.names.find(route.hostname, self)
 
     def on_name(self, answer: Answer) -> None:
         """Go on to the address, or elsewhere."""
@@ -54,9 +55,7 @@ class Naming:
         if ips:
             address = route.address._replace(ip=ips[0])
             self._part()
-            self._outbound.follow(
-                self._sock, self.connection, route._replace(address=address), self._said, self._failed
-            )
+            self._outbound.follow(self._sock, self.connection, route._replace(address=address), self._tries)
         else:
             why = (
                 answer.error
@@ -92,13 +91,13 @@ class Naming:
     def _fail(self, error: NameFailed) -> None:
         outbound, route = self._outbound, self._route
         outbound.unreachable(route, error)
-        found = outbound.another(self.connection, route, self._failed)
+        tries = self._tries.after(route, self._tries.said)
+        found = outbound.another(self.connection, tries)
         if found is None:
             self.give_up(str(error), error.reason)
             return
         self._part()
-        failed = (*self._failed, route.workload.uid)
-        outbound.follow(self._sock, self.connection, found, self._said, failed)
+        outbound.follow(self._sock, self.connection, found, tries)
 
     def _usable(self, ips: Iterable[str]) -> list[str]:
         """Return the addresses that may be dialled, those of the family that the app dialled first."""

@@ -3,23 +3,23 @@
 import socket
 from typing import Final
 
-from zproxy.errors import ConnectFailed, IdentityError, PeerRefused, TooMany, ZproxyError
+from zproxy.errors import ConnectFailed, IdentityError, NameFailed, PeerRefused, TooMany, ZproxyError
 from zproxy.hbone.client import ClientTunnel, TunnelWatcher, connect_error, connect_failure
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction, PoolKey
 from zproxy.model.route import Passthrough, Refuse, Role, Route, Upstream
 from zproxy.net.sockets import close_with_reset, peer_of, tune
 from zproxy.observe.connections import Connection
+from zproxy.proxy.balancer import WHOLE
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.double import DoubleStream
 from zproxy.proxy.naming import Naming
 from zproxy.proxy.outbound_stream import OutboundStream
 from zproxy.proxy.plain import PlainRelay
+from zproxy.proxy.tries import FIRST, Tries
 from zproxy.state.resolve import resolve
 
 UNAVAILABLE: Final = 503
-UNHEARD: Final = b""
-"""What an app has said so far, when nothing of it was read."""
 
 
 class Outbound:
@@ -43,17 +43,11 @@ class Outbound:
         now = pod.worker.poller.now
         connection = pod.connections.open(pod.name, Direction.OUTBOUND, src, to, now)
         choice = pod.balancer.choice(src.ip, now)
-        self.follow(
-            sock, connection, resolve(pod.mesh(), pod.workload, to, pod.settings, choice), UNHEARD, ()
-        )
+        route = resolve(pod.mesh(), pod.workload, to, pod.settings, choice)
+        self.follow(sock, connection, route, FIRST)
 
-    def follow(
-        self, sock: socket.socket, connection: Connection, route: Route, said: bytes, failed: tuple[str, ...]
-    ) -> None:
-        """Take a connection where `route` says.
-
-        `said` was read from the app and reached nobody; the workloads of the uids in `failed` were tried.
-        """
+    def follow(self, sock: socket.socket, connection: Connection, route: Route, tries: Tries) -> None:
+        """Take a connection where `route` says, after `tries`."""
         pod = self.pod
         connection.route = route
         if isinstance(route, Refuse):
@@ -62,33 +56,31 @@ class Outbound:
             return
         if isinstance(route, Upstream):
             if route.hostname and not route.address.ip:
-                Naming(self, sock, connection, route, said, failed).begin()
+                Naming(self, sock, connection, route, tries).begin()
                 return
             connection.dst = route.address
             connection.hbone_addr = route.authority
-            pod.balancer.took(route.workload.uid)
+            if route.is_choice:
+                pod.balancer.took(route.chosen)
             if route.role is Role.GATEWAY:
-                DoubleStream(self, sock, connection, route, said, failed).begin()
+                DoubleStream(self, sock, connection, route, tries).begin()
                 return
             if route.identities:
-                OutboundStream(self, sock, connection, route, said, failed).begin()
+                OutboundStream(self, sock, connection, route, tries).begin()
                 return
-        self._pass_through(sock, connection, route, said, failed)
+        self._pass_through(sock, connection, route, tries)
 
-    def another(self, connection: Connection, route: Upstream, failed: tuple[str, ...]) -> Upstream | None:
-        """Return another way for a connection whose way by `route` has failed, if one may be tried.
-
-        There is one only where several workloads are equally right: endpoints of a service, or waypoints.
-        """
-        pod = self.pod
-        if len(failed) >= pod.settings.connect_retries:
+    def another(self, connection: Connection, tries: Tries) -> Upstream | None:
+        """Return another way for a connection after `tries`, if there is one and it may be tried."""
+        pod, last = self.pod, tries.routes[-1]
+        if len(tries.routes) > pod.settings.connect_retries:
             return None
-        if route.service is None and route.role is Role.DESTINATION:
+        if not last.is_choice:
             return None
-        tried = (*failed, route.workload.uid)
+        tried = tries.uids
         choice = pod.balancer.choice(connection.src.ip, pod.worker.poller.now, tried)
         found = resolve(pod.mesh(), pod.workload, connection.wanted, pod.settings, choice)
-        if not isinstance(found, Upstream) or found.workload.uid in tried:
+        if not isinstance(found, Upstream) or {found.chosen, found.workload.uid} <= tried:
             return None
         pod.connections.totals.balancing.retries += 1
         return found
@@ -97,21 +89,22 @@ class Outbound:
         """Note that nobody could be reached by `route`; return whether that was the far side's doing."""
         if isinstance(error, IdentityError | TooMany):
             return False
-        if isinstance(error, PeerRefused):
-            if error.status != UNAVAILABLE:
-                return False
-            if route.role is not Role.DESTINATION:
-                return True  # it serves, but somebody behind it does not
-        self.pod.balancer.failed(route.workload.uid, self.pod.worker.poller.now)
-        return True
+        balancer, now = self.pod.balancer, self.pod.worker.poller.now
+        if not isinstance(error, PeerRefused):
+            is_plain = not route.identities and not isinstance(error, NameFailed)
+            balancer.failed(route.chosen, now, route.target_port if is_plain else WHOLE)
+        elif error.status != UNAVAILABLE:
+            return False
+        elif route.role is Role.DESTINATION:
+            balancer.failed(route.chosen, now, route.target_port)
+        return True  # a waypoint or gateway that says so serves, but somebody behind it does not
 
     def _pass_through(
         self,
         sock: socket.socket,
         connection: Connection,
         route: Upstream | Passthrough,
-        said: bytes,
-        failed: tuple[str, ...],
+        tries: Tries,
     ) -> None:
         pod = self.pod
         destination = route.workload if isinstance(route, Upstream) else None
@@ -120,7 +113,7 @@ class Outbound:
         connection.peers = pod.peers(
             Direction.OUTBOUND, pod.workload, destination, connection.dst.port, addressed=route.service
         )
-        way = PlainWay(self, route, said, failed) if isinstance(route, Upstream) else None
+        way = PlainWay(self, route, tries) if isinstance(route, Upstream) else None
         try:
             far = pod.sockets.dial(connection.dst)
         except OSError as error:
@@ -150,34 +143,36 @@ class Outbound:
 class PlainWay:
     """What a relay to a workload without HBONE asks: whether there is another one."""
 
-    __slots__ = ("_failed", "_outbound", "_route", "_said")
+    __slots__ = ("_outbound", "_route", "_tries")
 
-    def __init__(self, outbound: Outbound, route: Upstream, said: bytes, failed: tuple[str, ...]) -> None:
+    def __init__(self, outbound: Outbound, route: Upstream, tries: Tries) -> None:
         self._outbound = outbound
         self._route = route
-        self._said = said
-        self._failed = failed
+        self._tries = tries
 
     def reached(self) -> bytes:
         """See Way."""
-        self._outbound.pod.balancer.succeeded(self._route.workload.uid)
-        said, self._said = self._said, b""
-        return said
+        if self._route.is_choice:
+            self._outbound.pod.balancer.succeeded(self._route.chosen, self._route.target_port)
+        return self._tries.said
 
     def ended(self) -> None:
         """See Way."""
-        self._outbound.pod.balancer.released(self._route.workload.uid)
+        if self._route.is_choice:
+            self._outbound.pod.balancer.released(self._route.chosen)
 
     def elsewhere(self, connection: Connection, error: str) -> Route | None:
         """See Way."""
         self._outbound.unreachable(self._route, ConnectFailed(error))
-        return self._outbound.another(connection, self._route, self._failed)
+        return self._outbound.another(connection, self._after())
 
     def follow(self, sock: socket.socket, connection: Connection, route: Route) -> None:
         """See Way."""
         self.ended()
-        failed = (*self._failed, self._route.workload.uid)
-        self._outbound.follow(sock, connection, route, self._said, failed)
+        self._outbound.follow(sock, connection, route, self._after())
+
+    def _after(self) -> Tries:
+        return self._tries.after(self._route, self._tries.said)
 
 
 def dial_tunnel(pod: PodContext, key: PoolKey, watcher: TunnelWatcher) -> ClientTunnel:

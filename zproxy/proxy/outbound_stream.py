@@ -11,6 +11,7 @@ from zproxy.model.route import Upstream
 from zproxy.net.poller import READ
 from zproxy.observe.connections import Connection, Peers
 from zproxy.proxy.relay import StreamRelay
+from zproxy.proxy.tries import Tries
 from zproxy.wire.errors import ErrorCode
 from zproxy.wire.headers import Headers, connect_block, forwarded_text, traceparent_text
 
@@ -29,7 +30,10 @@ class OutboundStream(StreamRelay):
     endpoint may.
     """
 
-    __slots__ = ("_early", "_failed", "_key", "_outbound", "_route", "_was_refused")
+    __slots__ = ("_early", "_key", "_outbound", "_route", "_tries", "_was_refused")
+
+    network = ""
+    """What the peer is told about where the connection comes from; nothing on one's own network."""
 
     def __init__(
         self,
@@ -37,19 +41,18 @@ class OutboundStream(StreamRelay):
         sock: socket.socket,
         connection: Connection,
         route: Upstream,
-        said: bytes,
-        failed: tuple[str, ...],
+        tries: Tries,
     ) -> None:
         pod = outbound.pod
         super().__init__(pod, sock, connection, mask=0)
         self._outbound = outbound
         self._route = route
-        self._failed = failed
+        self._tries = tries
         self._key = PoolKey(
             pod.identity, route.identities, connection.src.ip, connection.dst, route.workload.uid
         )
         self._was_refused = False
-        self._early = said
+        self._early = tries.said
 
     def begin(self) -> None:
         """Take up work; what follows may happen before this returns."""
@@ -84,12 +87,8 @@ class OutboundStream(StreamRelay):
             baggage=self.pod.baggage,
             forwarded=forwarded_text(connection.src, "" if service is None else service.hostname),
             traceparent=traceparent_text(os.urandom(24)),
-            network=self._network(),
+            network=self.network,
         )
-
-    def _network(self) -> str:
-        """Return the network to tell the peer; those of one's own need not be told."""
-        return ""
 
     def on_tunnel(self, tunnel: ClientTunnel) -> None:
         """Ask the peer to connect us to its app."""
@@ -132,7 +131,8 @@ class OutboundStream(StreamRelay):
             return
         pod = self.pod
         pod.worker.answering.done(self)
-        pod.balancer.succeeded(self._route.workload.uid)
+        if self._route.is_choice:
+            pod.balancer.succeeded(self._route.chosen, self._route.target_port)
         was_heard, self._early = bool(self._early), b""
         self.start()
         if not was_heard:
@@ -163,16 +163,17 @@ class OutboundStream(StreamRelay):
 
     def _went_elsewhere(self, error: ZproxyError) -> bool:
         """Let another endpoint have the app's socket, if there is one to try."""
-        outbound, route, connection = self._outbound, self._route, self.connection
-        found = None
-        if outbound.unreachable(route, error):
-            found = outbound.another(connection, route, self._failed)
+        outbound, connection = self._outbound, self.connection
+        if not outbound.unreachable(self._route, error):
+            return False
+        tries = self._tries.after(self._route, self._early)
+        found = outbound.another(connection, tries)
         if found is None:
             return False
         self._part()
         connection.peers = None
         connection.tunnel = 0
-        outbound.follow(self.sock, connection, found, self._early, (*self._failed, route.workload.uid))
+        outbound.follow(self.sock, connection, found, tries)
         return True
 
     def _part(self) -> None:
@@ -189,7 +190,8 @@ class OutboundStream(StreamRelay):
 
     def _on_finished(self) -> None:
         pod = self.pod
-        pod.balancer.released(self._route.workload.uid)
+        if self._route.is_choice:
+            pod.balancer.released(self._route.chosen)
         if self.tunnel is None:
             pod.pool.give_up(self._key, self)
         else:

@@ -63,11 +63,13 @@ class Straw:
         mesh = self.pod.mesh()
 
         def is_stale(key: PoolKey) -> bool:
-            now = mesh.by_uid(key.dst_uid)
+            before, now = former.by_uid(key.dst_uid), mesh.by_uid(key.dst_uid)
             return (
                 now is None
+                or before is None
                 or str(now.identity) not in key.dst_identities
-                or (bool(now.workload_ips) and key.dst.ip not in now.workload_ips)
+                or (before.protocol is Protocol.HBONE) > (now.protocol is Protocol.HBONE)
+                or (key.dst.ip in before.workload_ips) > (key.dst.ip in now.workload_ips)
             )
 
         self.pod.balancer.on_mesh(mesh)

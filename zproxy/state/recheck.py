@@ -45,7 +45,7 @@ def _is_another(mesh: Mesh, route: Upstream) -> str:
         return f"{then.pod} left the mesh"
     if route.identities and str(now.identity) not in route.identities:
         return f"{then.pod} is {now.identity} now"
-    if route.address.ip and route.address.ip not in now.workload_ips:
+    if route.address.ip and not route.hostname and route.address.ip not in now.workload_ips:
         return f"{then.pod} is not at {route.address.ip} any more"
     if not route.identities and now.protocol is Protocol.HBONE:
         return f"{then.pod} has HBONE now, and this is in the clear"

@@ -113,6 +113,18 @@ def test_an_answer_after_the_end_finds_nobody(bench: Bench, names: Names, resolv
     assert waiter.answers == []
 
 
+def test_without_a_thread_there_is_an_error_and_later_another_try(
+    bench: Bench, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_left)
+        assert ask(bench, names).answers == [Answer((), "can't start new thread")]
+    assert ask(bench, names).answers[0].ips
+
+
 def test_an_address_is_a_name_of_itself() -> None:
     assert look_up("127.0.0.9") == Answer(("127.0.0.9",), "")
     assert look_up("::ffff:127.0.0.9").ips == ("127.0.0.9",)

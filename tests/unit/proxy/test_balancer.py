@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,7 +34,7 @@ def endpoints(*weights: int) -> tuple[Candidate, ...]:
     )
 
 
-def balancer(**chosen: object) -> Balancer:
+def balancer(**chosen: Any) -> Balancer:
     return Balancer(Settings()._replace(**chosen), rng=random.Random(7))
 
 
@@ -125,9 +126,23 @@ def test_a_success_heals_at_once() -> None:
     by, among = balancer(), endpoints(1, 1)
     now = fail(by, "w1", FAILURES)
     assert shares(by, among, now)["w1"] == 0
-    by.succeeded("w1")
+    by.succeeded("w1", 80)
     assert shares(by, among, now)["w1"] > 0.4
     assert by.standing("w1", now) == Standing(0, 0, 0.0)
+
+
+def test_a_port_that_is_not_open_says_nothing_about_the_others() -> None:
+    by, among = balancer(), endpoints(1, 1)
+    others = tuple(each._replace(target_port=81) for each in among)
+    for now in (1.0, 2.0, 3.0):
+        by.failed("w1", now, 80)
+    assert shares(by, among, 3.0)["w1"] == 0
+    assert shares(by, others, 3.0)["w1"] > 0
+    assert by.standing("w1", 3.0, 80).ejected_s == EJECTION_S
+    by.succeeded("w1", 81)
+    assert shares(by, among, 3.0)["w1"] == 0
+    by.succeeded("w1", 80)
+    assert shares(by, among, 3.0)["w1"] > 0
 
 
 def test_connections_that_waited_for_one_tunnel_fail_once() -> None:
@@ -192,7 +207,7 @@ def test_what_was_tried_in_vain_is_left_out_while_there_is_anything_else() -> No
 
 def test_a_client_keeps_its_endpoint_and_clients_share_by_weight() -> None:
     by, among = balancer(), endpoints(1, 3)
-    homes = Counter()
+    homes = Counter[str]()
     for number in range(2000):
         ip = f"10.1.{number // 250}.{number % 250}"
         home = draw(by, among, STICKY, ip)
