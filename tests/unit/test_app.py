@@ -32,7 +32,6 @@ from zproxy.node.client import Client
 ROOT = Path(__file__).parents[2]
 WAIT_S = 10.0
 PORTS = [15001, 15006, 15008]
-
 LISTINGS = ("pods", "workloads", "services", "policies", "certs", "connections", "tunnels")
 
 
