@@ -1,6 +1,6 @@
 """The mesh as rows of a listing. Pure; keys are stable, since scripts read them with `-o json`."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any, Final
 
 from zproxy.model.policy import Authorization, Match, PolicyScope, Rule
@@ -8,11 +8,11 @@ from zproxy.model.service import (
     BalancerMode,
     GatewayAddress,
     LoadBalancer,
-    NamespacedHostname,
     Service,
     SessionAffinity,
 )
 from zproxy.model.workload import Status, Workload
+from zproxy.state.dangling import leads_to
 from zproxy.state.store import Mesh
 
 UNKNOWN: Final = "NA"
@@ -118,22 +118,8 @@ def _name(mesh: Mesh, waypoint: GatewayAddress | None) -> str:
     """Return the name of the service or workload that is the waypoint; nothing where there is none."""
     if waypoint is None:
         return ""
-    found = _known(mesh, waypoint)
-    return next((each.name for each in found), UNKNOWN)
-
-
-def _known(mesh: Mesh, waypoint: GatewayAddress) -> Iterable[Service | Workload]:
-    where = waypoint.destination
-    if isinstance(where, NamespacedHostname):
-        service = mesh.service(str(where))
-        if service is not None:
-            yield service
-        yield from (each for each in mesh.by_hostname(where.hostname) if each.namespace == where.namespace)
-    else:
-        yield from mesh.services_at(where.ip, where.network)
-        workload = mesh.by_ip(where.ip, where.network)
-        if workload is not None:
-            yield workload
+    found = leads_to(mesh, waypoint)
+    return UNKNOWN if found is None else found.name
 
 
 def _waypoints(item: Service) -> list[GatewayAddress]:
