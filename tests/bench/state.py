@@ -5,8 +5,10 @@ import gc
 import json
 import os
 import shlex
+import socket
 import sys
 import tempfile
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +26,7 @@ from zproxy.model.addr import Endpoint
 from zproxy.model.settings import Compat
 from zproxy.model.workload import Status
 from zproxy.sources import file
+from zproxy.sources.pace import considerate
 from zproxy.state.balance import candidates
 from zproxy.state.lookup import service_at, service_named
 from zproxy.state.policy import Attempt, authorize
@@ -74,18 +77,58 @@ def changes(size: int, rounds: int) -> Iterator[Fact]:
     crowded = Change((replace(crowd[0], status=Status.UNHEALTHY),))
     yield _update("one endpoint changes of a service that all have", Mesh.of(crowd), crowded, rounds)
     again = records(size)
-    differ = _micros((lambda: Change.between(mesh, Mesh.of(*again)),), rounds) / 1e3
-    yield Fact("take the same records again and find no difference", differ, "ms")
+    differ = _micros((lambda: Change.to(again, mesh),), rounds) / 1e3
+    yield Fact("find that a file read again has the same records", differ, "ms")
 
 
 def reading(size: int, rounds: int) -> Iterator[Fact]:
-    """Yield what it costs to read a whole mesh from its file."""
+    """Yield what it costs to read a whole mesh from its file, and what that leaves to a data-plane thread."""
     with tempfile.TemporaryDirectory(prefix="zpt-bench-") as directory:
         path = Path(directory) / "mesh.yaml"
         made = records(size)
         path.write_text(yaml_of(*made.workloads, *made.services, *made.policies))
+
+        def again() -> None:
+            with considerate() as pause:
+                file.read(path, pause)
+
         yield Fact("size of the file", path.stat().st_size / 2**20, "MiB")
-        yield Fact("read it", _micros((lambda: file.load(path),), min(rounds, 3)) / 1e6, "s")
+        yield Fact("read it at start", _micros((lambda: file.load(path),), min(rounds, 3)) / 1e6, "s")
+        quiet, _ = _beside(lambda: time.sleep(0.5))
+        for name, read in (("hurried", lambda: file.load(path)), ("as a running daemon does", again)):
+            began = time.perf_counter()
+            rate, longest = _beside(read)
+            yield Fact(f"read it {name}, beside a thread that is busy", time.perf_counter() - began, "s")
+            yield Fact("... what that thread does meanwhile, of its usual rate", rate / quiet * 100, "%")
+            yield Fact("... and waits at most", longest * 1e3, "ms")
+
+
+def _beside(work: Callable[[], object]) -> tuple[float, float]:
+    """Do `work` beside a thread that sends itself bytes; return its rate per second and its longest turn."""
+    has_begun, is_over = threading.Event(), threading.Event()
+    turns: list[float] = []
+
+    def busy() -> None:
+        near, far = socket.socketpair()
+        with near, far:
+            while not is_over.is_set():
+                began = time.perf_counter()
+                near.send(b"x")
+                far.recv(1)
+                turns.append(time.perf_counter() - began)
+                has_begun.set()
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    has_begun.wait()
+    began = time.perf_counter()
+    try:
+        work()
+    finally:
+        took = time.perf_counter() - began
+        is_over.set()
+        thread.join()
+    return len(turns) / took, max(turns)
 
 
 def memory(size: int) -> Iterator[Fact]:

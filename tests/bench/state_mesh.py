@@ -1,6 +1,6 @@
 """Meshes of any size in which a lookup has as much to find as in any other: what surrounds it grows."""
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from zproxy.model.policy import (
     Action,
@@ -13,6 +13,7 @@ from zproxy.model.policy import (
 )
 from zproxy.model.service import LoadBalancer, NetworkAddress, NetworkCidr, Scope, Service
 from zproxy.model.workload import Locality, Protocol, ServicePort, Workload
+from zproxy.state.store import Records
 
 PER_SERVICE: Final = 10
 """Endpoints of a service, and workloads for each policy."""
@@ -22,14 +23,6 @@ PER_RANGE: Final = 3
 """Services of which one has a range beside its address."""
 LENGTHS: Final = (24, 28, 30)
 """Prefix lengths of ranges: each is one more place to look."""
-
-
-class Records(NamedTuple):
-    """What a mesh is made of."""
-
-    workloads: list[Workload]
-    services: list[Service]
-    policies: list[Authorization]
 
 
 def records(size: int) -> Records:

@@ -12,6 +12,7 @@ from zproxy.errors import ConfigError
 from zproxy.net.tasks import in_thread
 from zproxy.node.workers import PlacedStraw, PodWorker
 from zproxy.sources import file
+from zproxy.sources.pace import considerate
 from zproxy.state.dangling import dangling
 from zproxy.state.store import Change, Mesh
 
@@ -92,7 +93,8 @@ class CurrentMesh:
 
 
 def _read(path: Path, former: Mesh) -> tuple[Mesh, Change]:
-    change = Change.between(former, file.load(path))
+    with considerate() as pause:
+        change = Change.to(file.read(path, pause), former)
     return (former if change.is_empty else former.changed(change)), change
 
 

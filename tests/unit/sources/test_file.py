@@ -16,7 +16,7 @@ from tests.support.mesh import workload
 from zproxy.errors import ConfigError
 from zproxy.model.workload import Protocol, Workload
 from zproxy.sources import file
-from zproxy.sources.file import load
+from zproxy.sources.file import load, read
 
 CLIENT = workload("demo/client", "10.244.1.5", "fd00:244:1::5", node="node-a")
 SERVER = workload("demo/server", "10.244.2.5", node="node-b")
@@ -124,6 +124,13 @@ def test_one_address_on_two_networks_is_no_duplicate(path: Path) -> None:
         "- {uid: b, name: b, namespace: ns, network: net2, workloadIps: [10.0.0.1]}\n"
     )
     assert len(load(path).workloads) == 2
+
+
+def test_pauses_come_often_while_a_file_is_read(path: Path) -> None:
+    pauses: list[None] = []
+    path.write_text(yaml_of(*(workload(f"demo/pod{number}", f"10.0.0.{number}") for number in range(50))))
+    assert len(read(path, lambda: pauses.append(None)).workloads) == 50
+    assert len(pauses) > 50 + 20
 
 
 def test_a_missing_file_is_named(path: Path) -> None:
