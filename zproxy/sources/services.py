@@ -32,10 +32,11 @@ from zproxy.sources.vocabulary import (
     gateway_of,
 )
 
-_KEYS: Final = (
+KEYS: Final = (
     *("name", "namespace", "hostname", "vips", "cidrVips", "ports", "subjectAltNames", "waypoint"),
     *("weightedWaypoints", "loadBalancer", "ipFamilies", "canonical", "visibility"),
 )
+BALANCER_KEYS: Final = ("routingPreferences", "mode", "healthPolicy", "sessionAffinity")
 _IDENTITY: Final = Text(
     "an identity as spiffe://trust-domain/path",
     re.compile(r"spiffe://[a-z0-9._-]+(?:/[A-Za-z0-9._-]+)*"),
@@ -52,7 +53,7 @@ _HEAVIEST: Final = 2**32 - 1
 
 def read_service(node: Node, here: Place) -> Service:
     """Return the service that `node` describes; raise ConfigError."""
-    fields = Fields(node, here, _KEYS)
+    fields = Fields(node, here, KEYS)
     vips, cidrs = _vips(fields)
     return Service(
         name=fields.text("name", NAME),
@@ -123,8 +124,7 @@ def _balancer(fields: Fields) -> LoadBalancer:
     node = fields.node("loadBalancer")
     if node is None:
         return DEFAULT_BALANCER
-    keys = ("routingPreferences", "mode", "healthPolicy", "sessionAffinity")
-    inner = Fields(node, fields.place("loadBalancer"), keys)
+    inner = Fields(node, fields.place("loadBalancer"), BALANCER_KEYS)
     return LoadBalancer(
         inner.choices("routingPreferences", _SCOPES),
         inner.choice("mode", _MODES, BalancerMode.STANDARD),

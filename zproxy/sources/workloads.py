@@ -29,7 +29,7 @@ from zproxy.sources.vocabulary import (
     gateway,
 )
 
-_KEYS: Final = (
+KEYS: Final = (
     *("uid", "name", "namespace", "serviceAccount", "trustDomain", "workloadIps", "protocol"),
     *("node", "network", "clusterId", "canonicalName", "canonicalRevision", "workloadName", "workloadType"),
     *("status", "services", "locality", "networkMode", "hostname", "capacity"),
@@ -45,7 +45,7 @@ _LARGEST: Final = 2**32 - 1
 
 def read_workload(node: Node, here: Place) -> Workload:
     """Return the workload that `node` describes; raise ConfigError."""
-    fields = Fields(node, here, _KEYS)
+    fields = Fields(node, here, KEYS)
     service_ports = _service_ports(fields)
     return Workload(
         uid=fields.text("uid", UID),
