@@ -14,10 +14,11 @@ from zproxy.model.policy import Authorization
 from zproxy.model.service import Service
 from zproxy.model.workload import NetworkMode, Workload
 from zproxy.sources.document import Mapping, Node, Place, Scalar, parse
+from zproxy.sources.endpoints import with_endpoints
 from zproxy.sources.fields import Fields
 from zproxy.sources.pace import Pause, hurry
 from zproxy.sources.policies import read_policy
-from zproxy.sources.services import read_service
+from zproxy.sources.services import Endpoint, read_endpoints, read_service
 from zproxy.sources.workloads import read_workload
 from zproxy.state.store import Mesh, Records
 
@@ -43,11 +44,17 @@ def read(path: Path, pause: Pause = hurry) -> Records:
     if "workloads" not in fields:
         raise fields.place("workloads").error("missing; the file needs a top-level list `workloads:`")
     reading = _Reading(fields, pause)
-    return Records(
-        reading.records("workloads", read_workload, _workload_claims),
-        reading.records("services", read_service, _service_claims),
-        reading.records("policies", read_policy, _policy_claims),
-    )
+    told: list[tuple[str, Endpoint]] = []
+
+    def service_of(node: Node, here: Place) -> Service:
+        service = read_service(node, here)
+        told.extend((service.key, each) for each in read_endpoints(node, here, service.key))
+        return service
+
+    workloads = reading.records("workloads", read_workload, _workload_claims)
+    services = reading.records("services", service_of, _service_claims)
+    policies = reading.records("policies", read_policy, _policy_claims)
+    return Records(with_endpoints(workloads, told) if told else workloads, services, policies)
 
 
 _Claim = tuple[str, str, str]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from zproxy.model.service import (
     DEFAULT_BALANCER,
@@ -18,6 +18,7 @@ from zproxy.model.service import (
     Visibility,
     WeightedWaypoint,
 )
+from zproxy.model.workload import ServicePort, Status
 from zproxy.sources.document import Node, Place, Scalar
 from zproxy.sources.fields import Fields, Text, decimal, entries_of, number_of, text_of
 from zproxy.sources.vocabulary import (
@@ -26,6 +27,8 @@ from zproxy.sources.vocabulary import (
     NETWORK,
     PORTS,
     SERVICE_HOSTNAME,
+    STATUSES,
+    UID,
     address_of,
     block_of,
     gateway,
@@ -34,7 +37,7 @@ from zproxy.sources.vocabulary import (
 
 KEYS: Final = (
     *("name", "namespace", "hostname", "vips", "cidrVips", "ports", "subjectAltNames", "waypoint"),
-    *("weightedWaypoints", "loadBalancer", "ipFamilies", "canonical", "visibility"),
+    *("weightedWaypoints", "loadBalancer", "ipFamilies", "canonical", "visibility", "endpoints"),
 )
 BALANCER_KEYS: Final = ("routingPreferences", "mode", "healthPolicy", "sessionAffinity")
 _IDENTITY: Final = Text(
@@ -49,6 +52,16 @@ _HEALTH: Final = {each.value: each for each in HealthPolicy}
 _AFFINITIES: Final = {each.value: each for each in SessionAffinity}
 _SCOPES: Final = {each.value: each for each in Scope}
 _HEAVIEST: Final = 2**32 - 1
+
+
+class Endpoint(NamedTuple):
+    """A workload behind a service, as the service tells it; workloads tell the same of themselves."""
+
+    uid: str
+    ports: tuple[ServicePort, ...]
+    status: Status | None
+    """None where it is not said."""
+    place: Place
 
 
 def read_service(node: Node, here: Place) -> Service:
@@ -72,6 +85,25 @@ def read_service(node: Node, here: Place) -> Service:
         canonical=fields.flag("canonical"),
         visibility=fields.choice("visibility", _VISIBILITIES, Visibility.PUBLIC),
     )
+
+
+def read_endpoints(node: Node, here: Place, key: str) -> Iterator[Endpoint]:
+    """Yield the endpoints that the service `key` has in a config dump, by the uid of the workload."""
+    fields = Fields(node, here, KEYS)
+    for uid, entry, place in fields.entries("endpoints"):
+        inner = Fields(entry, place, ("workloadUid", "port", "status"))
+        if inner.text("workloadUid", UID, uid) != uid:
+            raise inner.place("workloadUid").error(f"is another workload than the entry's, {uid}")
+        ports = inner.entries("port")
+        yield Endpoint(
+            uid,
+            tuple(
+                ServicePort(key, decimal(port, *PORTS, at), number_of(target, *PORTS, at))
+                for port, target, at in ports
+            ),
+            inner.choice("status", STATUSES, None),
+            place,
+        )
 
 
 def _vips(fields: Fields) -> tuple[list[NetworkAddress], list[NetworkCidr]]:

@@ -8,6 +8,7 @@ import re
 from typing import Final, NamedTuple
 
 from zproxy.model.service import GatewayAddress, NamespacedHostname, NetworkAddress
+from zproxy.model.workload import Status
 from zproxy.sources.document import Node, Place
 from zproxy.sources.fields import Fields, Text, checked, text_of
 
@@ -35,6 +36,7 @@ POLICY: Final = Text("a policy as namespace/name", re.compile(rf"{_LABEL}/{_SUBD
 _ADDRESS: Final = Text("network/ip, or /ip on the nameless network", re.compile(r"[^/]*/[^/]+"), 320)
 _DESTINATION: Final = Text("network/ip or namespace/hostname", re.compile(r"[^/]*/[^/]+"), 63 + 1 + 253)
 PORTS: Final = (1, 65535)
+STATUSES: Final = {status.value: status for status in Status}
 GATEWAY_KEYS: Final = ("destination", "hboneMtlsPort")
 
 

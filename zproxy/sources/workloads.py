@@ -24,6 +24,7 @@ from zproxy.sources.vocabulary import (
     POLICY,
     PORTS,
     SERVICE,
+    STATUSES,
     TRUST_DOMAIN,
     UID,
     gateway,
@@ -37,7 +38,6 @@ KEYS: Final = (
 )
 _PROTOCOLS: Final = {protocol.value: protocol for protocol in Protocol}
 _WORKLOAD_TYPES: Final = {kind: kind for kind in ("deployment", "cronjob", "job", "pod")}
-_STATUSES: Final = {status.value: status for status in Status}
 _NETWORK_MODES: Final = {mode.value: mode for mode in NetworkMode}
 _APP_PROTOCOLS: Final = {protocol.value: protocol for protocol in AppProtocol}
 _LARGEST: Final = 2**32 - 1
@@ -62,7 +62,7 @@ def read_workload(node: Node, here: Place) -> Workload:
         canonical_revision=fields.text("canonicalRevision", DESCRIPTION, ""),
         workload_name=fields.text("workloadName", DESCRIPTION, ""),
         workload_type=fields.choice("workloadType", _WORKLOAD_TYPES, "pod"),
-        status=fields.choice("status", _STATUSES, Status.HEALTHY),
+        status=fields.choice("status", STATUSES, Status.HEALTHY),
         services=tuple(service_ports),
         service_ports=tuple(port for ports in service_ports.values() for port in ports),
         locality=_locality(fields),
