@@ -100,6 +100,7 @@ async def _serve(options: Options, mesh: CurrentMesh) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, is_mesh_old.set)
     writer = LineWriter(1)
     set_up(writer, verbose=options.verbose)
+    mesh.warn()
     try:
         async with AsyncExitStack() as stack:
             daemon = Daemon(options, mesh, writer, stop, is_mesh_old)

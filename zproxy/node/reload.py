@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -11,10 +12,15 @@ from zproxy.errors import ConfigError
 from zproxy.net.tasks import in_thread
 from zproxy.node.workers import PlacedStraw, PodWorker
 from zproxy.sources import file
+from zproxy.sources.pace import considerate
+from zproxy.state.dangling import dangling
 from zproxy.state.store import Change, Mesh
 
 LOOK_S: Final = 0.5
 """Between looks at the file. A change is taken when two looks see the same, so within twice this."""
+
+NAMED: Final = 20
+"""References that lead nowhere and are named in the log at a time."""
 
 Stamp = tuple[int, int, int, int] | None
 """What tells one state of a file from another; None while it cannot be looked at."""
@@ -54,6 +60,15 @@ class CurrentMesh:
                 is_old.set()
             before = now
 
+    def warn(self) -> None:
+        """Say in the log which references of the mesh lead nowhere: a line for each, and not too many."""
+        lines = dangling(self._mesh)
+        for line in islice(lines, NAMED):
+            _log.warning("%s: %s", self._path, line)
+        more = sum(1 for _ in lines)
+        if more:
+            _log.warning("%s: %d more references lead nowhere", self._path, more)
+
     async def reload(self, straws: Iterable[PlacedStraw], workers: Sequence[PodWorker]) -> None:
         """Read the file again; when it is bad, say so and keep what there is. One call at a time.
 
@@ -69,6 +84,7 @@ class CurrentMesh:
             return
         self._mesh = mesh
         if not change.is_empty:
+            self.warn()
             for straw in straws:
                 await straw.on_mesh(former)
         for worker in workers:
@@ -77,7 +93,8 @@ class CurrentMesh:
 
 
 def _read(path: Path, former: Mesh) -> tuple[Mesh, Change]:
-    change = Change.between(former, file.load(path))
+    with considerate() as pause:
+        change = Change.to(file.read(path, pause), former)
     return (former if change.is_empty else former.changed(change)), change
 
 

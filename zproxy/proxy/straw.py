@@ -11,6 +11,7 @@ from zproxy.hbone.pool import Pool
 from zproxy.hbone.tunnel import Tunnel
 from zproxy.model import ports
 from zproxy.model.conn import PoolKey
+from zproxy.model.workload import Protocol
 from zproxy.net.listener import Accepted, Listener
 from zproxy.net.sockets import tune
 from zproxy.proxy.context import PodContext

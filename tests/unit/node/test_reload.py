@@ -20,7 +20,7 @@ from zproxy.model.policy import Action, Authorization, PolicyScope
 from zproxy.model.service import GatewayAddress, NetworkAddress
 from zproxy.model.settings import Compat
 from zproxy.net.tasks import spawn
-from zproxy.node.reload import CurrentMesh
+from zproxy.node.reload import NAMED, CurrentMesh
 from zproxy.node.workers import PlacedStraw, PodWorker
 from zproxy.proxy.recheck import Recheck
 from zproxy.state.policy import authorize
@@ -173,6 +173,21 @@ def test_a_changed_file_is_noticed_by_itself_once_it_stays_so(stage: Stage) -> N
         patch.setattr("zproxy.node.reload.LOOK_S", 0.01)
         asyncio.run(noticed())
     assert [each.pod for each in stage.mesh().workloads] == ["demo/client"]
+
+
+def test_references_that_lead_nowhere_are_told_once_and_not_all_of_many(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = yaml_of(CLIENT, replace(SERVER, authorization_policies=("demo/gone",)))
+    stage.reload(text)
+    stage.reload(text)
+    (warning,) = caplog.messages
+    assert warning == f"{stage.path}: the workload demo/server names the policy demo/gone, and there is none"
+    caplog.clear()
+    many = tuple(f"demo/gone-{number}" for number in range(NAMED + 5))
+    stage.reload(yaml_of(CLIENT, replace(SERVER, authorization_policies=many)))
+    assert len(caplog.messages) == NAMED + 1
+    assert caplog.messages[-1] == f"{stage.path}: 5 more references lead nowhere"
 
 
 @pytest.mark.parametrize("text", ["", "workloads: [", "workloads: []\npolicies: [{name: x}]\n"])
