@@ -1,7 +1,7 @@
 """Open connections of one pod, decided again because the mesh is another one; in slices."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from zproxy.model.addr import Endpoint
@@ -11,8 +11,8 @@ from zproxy.observe.connections import Connection
 from zproxy.proxy.context import PodContext, Relay
 from zproxy.state.recheck import objection
 
-SLICE: Final = 512
-"""Connections that are looked at before others of the worker get their turn; about two milliseconds."""
+SLICE_S: Final = 0.002
+"""How long connections are looked at before others of the worker get their turn."""
 CHANGED: Final = "connection closed due to policy change: "
 
 _log = logging.getLogger("zproxy.policy")
@@ -29,29 +29,27 @@ class Recheck:
         self.closed = 0
 
     def advance(self) -> bool:
-        """Look at the next slice; return whether there may be more."""
-        count = 0
-        for relay in self._next():
-            count += 1
+        """Look at as many as there is time for, at least at one; return whether there may be more."""
+        clock = self._pod.worker.poller.clock
+        ends = clock() + SLICE_S
+        for relay in self._relays:
             why = self._objection(relay.connection)
             if why:
                 relay.give_up(CHANGED + why, "DENY")
                 self.closed += 1
-        if count < SLICE and self.closed:
+            if clock() >= ends:
+                return True
+        if self.closed:
             _log.info(
                 "%d connections of %s closed because they are no longer allowed after a change of the mesh",
                 self.closed,
                 self._pod.name,
             )
-        return count == SLICE
-
-    def _next(self) -> Iterable[Relay]:
-        for _, relay in zip(range(SLICE), self._relays, strict=False):
-            yield relay
+        return False
 
     def _objection(self, connection: Connection) -> str:
         pod, peers = self._pod, connection.peers
-        if peers is None:
+        if peers is None or connection.state != "open":
             return ""
         if connection.direction is Direction.INBOUND:
             return pod.authorize(peers, connection.src.ip, connection.wanted).reason

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 
 from zproxy.model.addr import Endpoint
 from zproxy.model.route import Passthrough, Refuse, Role, Route, Upstream
-from zproxy.model.service import Service, WeightedWaypoint
+from zproxy.model.service import GatewayAddress, Service, WeightedWaypoint
 from zproxy.model.settings import Settings
 from zproxy.model.workload import Protocol, Workload
 from zproxy.state.choose import Candidate
+from zproxy.state.lookup import service_at
 from zproxy.state.reference import refer
 from zproxy.state.resolve import resolve
 from zproxy.state.store import Mesh
@@ -22,20 +23,49 @@ def objection(mesh: Mesh, source: Workload, wanted: Endpoint, route: Route, sett
     """Return why the connection that `source` made to `wanted` by `route` must end; empty: it may go on."""
     if isinstance(route, Refuse):
         return ""
-    if isinstance(route, Upstream) and (why := _is_another(mesh, route)):
-        return why
-    kept = _Staying(mesh, source, route.workload.uid if isinstance(route, Upstream) else "")
-    now = resolve(mesh, source, wanted, settings, kept)
+    waypoints = _waypoints(mesh, source, wanted)
+    uid = ""
+    if isinstance(route, Upstream):
+        uid = route.workload.uid
+        why = _is_another(mesh, route)
+        is_guided = route.role is Role.WAYPOINT
+        if why or (is_guided and any(_leads_to(mesh, source, each, uid) for each in waypoints)):
+            return why
+    now = resolve(mesh, source, wanted, settings, _Staying(uid))
     if isinstance(now, Refuse):
         return now.reason if now.is_forbidden else ""
-    if isinstance(now, Passthrough):
-        return ""
+    return "" if isinstance(now, Passthrough) else _passes_by(route, now, wanted, bool(waypoints))
+
+
+def _passes_by(route: Passthrough | Upstream, now: Upstream, wanted: Endpoint, is_guided: bool) -> str:
+    """Return what a connection that took `route` goes past, now that the way is `now`."""
+    if now.role is Role.WAYPOINT:
+        return f"{wanted} is reached through the waypoint {now.workload.pod} now"
     if isinstance(route, Passthrough):
         is_clear = bool(now.identities)
-        return f"{wanted} is {now.workload.pod} of the mesh now, and this is in the clear" if is_clear else ""
-    if now.role is Role.WAYPOINT and (route.role, route.workload.uid) != (now.role, now.workload.uid):
-        return f"{wanted} is reached through the waypoint {now.workload.pod} now"
+        way = f"{wanted} is reached by HBONE at {now.workload.pod} now"
+        return f"{way}, and this is in the clear" if is_clear else ""
+    if now.role is Role.GATEWAY and is_guided and route.role is not Role.GATEWAY:
+        return f"{wanted} is reached through a waypoint behind the gateway {now.workload.pod} now"
     return ""
+
+
+def has_left(former: Mesh, mesh: Mesh, network: str, ip: str, identities: Sequence[str]) -> bool:
+    """Tell whether who was at `ip` in `former`, and proved or may prove one of `identities`, is gone.
+
+    False where `former` had nobody at `ip`: beyond a gateway, and for what DNS found, no mesh says whose an
+    address is.
+    """
+    before, now = former.by_ip(ip, network), mesh.by_ip(ip, network)
+    if before is None:
+        return False
+    if now is None or now.uid != before.uid:
+        return True
+    if now.protocol is not Protocol.HBONE and before.protocol is Protocol.HBONE:
+        return True
+    services = (mesh.service(key) for key in now.services)
+    also = (uri for each in services if each is not None for uri in each.subject_alt_names)
+    return {str(now.identity), *also}.isdisjoint(identities)
 
 
 def _is_another(mesh: Mesh, route: Upstream) -> str:
@@ -52,12 +82,32 @@ def _is_another(mesh: Mesh, route: Upstream) -> str:
     return ""
 
 
+def _waypoints(mesh: Mesh, source: Workload, wanted: Endpoint) -> Sequence[GatewayAddress]:
+    """Return what connections to `wanted` have to traverse one of."""
+    workload = mesh.by_ip(wanted.ip, source.network)
+    service = service_at(mesh, source.network, wanted.ip, source.namespace)
+    if service is not None and workload is None:
+        if service.weighted_waypoints:
+            return [each.destination for each in service.weighted_waypoints]
+        return [] if service.waypoint is None else [service.waypoint]
+    if service is None and workload is not None and workload.waypoint is not None:
+        return [workload.waypoint]
+    return []
+
+
+def _leads_to(mesh: Mesh, source: Workload, reference: GatewayAddress, uid: str) -> bool:
+    """Tell whether the workload `uid` is what `reference` means, even if it takes nothing new."""
+    service, found = refer(mesh, source, reference)
+    if service is None:
+        return any(each.workload.uid == uid for each in found)
+    workload = mesh.by_uid(uid)
+    return workload is not None and service.key in workload.services
+
+
 class _Staying:
     """A chooser that stays with a workload for as long as it may be chosen."""
 
-    def __init__(self, mesh: Mesh, source: Workload, uid: str) -> None:
-        self._mesh = mesh
-        self._source = source
+    def __init__(self, uid: str) -> None:
         self._uid = uid
 
     def endpoint(self, service: Service, candidates: Sequence[Candidate]) -> Candidate:
@@ -65,9 +115,5 @@ class _Staying:
         return next((each for each in candidates if each.workload.uid == self._uid), candidates[0])
 
     def waypoint(self, service: Service, waypoints: Sequence[WeightedWaypoint]) -> WeightedWaypoint:
-        """See Chooser."""
-        for each in waypoints:
-            found = refer(self._mesh, self._source, each.destination).candidates
-            if any(candidate.workload.uid == self._uid for candidate in found):
-                return each
+        """See Chooser: who came by one of them was asked about before."""
         return waypoints[0]

@@ -148,8 +148,8 @@ def test_many_connections_are_looked_at_in_slices(stage: Stage) -> None:
     made = [plane.pair(8000 + number) for number in range(5)]
     recheck = Recheck(plane.server)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("zproxy.proxy.recheck.SLICE", 2)
-        assert [recheck.advance() for _ in range(3)] == [True, True, False]
+        patch.setattr("zproxy.proxy.recheck.SLICE_S", 0)
+        assert [recheck.advance() for _ in range(6)] == [True] * 5 + [False]
     assert len(made) == 5
 
 

@@ -8,11 +8,11 @@ import pytest
 from tests.support.mesh import behind, mesh, service, workload
 from zproxy.model.addr import Endpoint
 from zproxy.model.policy import Authorization
-from zproxy.model.service import GatewayAddress, NetworkAddress, Service, WeightedWaypoint
+from zproxy.model.service import GatewayAddress, NamespacedHostname, NetworkAddress, Service, WeightedWaypoint
 from zproxy.model.settings import DEFAULT_SETTINGS, OutboundPolicy, Settings
 from zproxy.model.workload import Protocol, Status, Workload
 from zproxy.state.choose import RandomChooser
-from zproxy.state.recheck import objection
+from zproxy.state.recheck import has_left, objection
 from zproxy.state.resolve import resolve
 
 SOURCE = workload("demo/client", "10.0.0.9")
@@ -30,6 +30,17 @@ GUIDED = replace(WEB, waypoint=BY_ADDRESS)
 SHARED = replace(
     WEB, weighted_waypoints=(WeightedWaypoint(BY_SECOND, 1), WeightedWaypoint(BY_ADDRESS, 1_000_000))
 )
+LEFT = replace(SHARED, weighted_waypoints=SHARED.weighted_waypoints[:1])
+GATE = service("demo/gate.test", "10.96.0.9", ports={15008: 15008})
+ONE = behind(workload("demo/one", "10.0.0.5"), GATE)
+TWO = behind(workload("demo/two", "10.0.0.6"), GATE)
+BY_NAME = replace(WEB, waypoint=GatewayAddress(NamespacedHostname("demo", "gate.test")))
+EDGE = workload("demo/edge", "10.0.0.7")
+BY_EDGE = GatewayAddress(NetworkAddress("", "10.0.0.7"), 15009)
+FAR = workload("demo/far", "10.0.0.8", network="far", network_gateway=BY_EDGE)
+NAMED = replace(WEB, subject_alt_names=("spiffe://cluster.local/ns/demo/sa/web",))
+FAR_POD = behind(workload("demo/far-pod", "10.0.0.9", network="far", network_gateway=BY_EDGE), NAMED)
+DISTANT = replace(NAMED, waypoint=GatewayAddress(NetworkAddress("far", "10.0.0.8")))
 
 
 @pytest.mark.parametrize(
@@ -64,8 +75,15 @@ SHARED = replace(
         ((GUIDED, WAYPOINT), TO_WEB, (WEB, WAYPOINT, POD), ""),
         ((GUIDED, WAYPOINT), TO_WEB, (replace(WEB, waypoint=BY_SECOND), WAYPOINT, SECOND), "demo/second now"),
         ((SHARED, WAYPOINT, SECOND), TO_WEB, (SHARED, WAYPOINT, SECOND, POD), ""),
+        ((BY_NAME, GATE, ONE, TWO), TO_WEB, (BY_NAME, GATE, replace(ONE, status=Status.UNHEALTHY), TWO), ""),
+        ((BY_NAME, GATE, ONE), TO_WEB, (BY_NAME, GATE, replace(ONE, status=Status.UNHEALTHY)), ""),
+        ((BY_NAME, GATE, ONE), TO_WEB, (BY_NAME, GATE, replace(ONE, services=()), TWO), "demo/two now"),
+        ((SHARED, WAYPOINT, SECOND), TO_WEB, (LEFT, WAYPOINT, SECOND), "the waypoint demo/second now"),
+        ((WEB, POD), TO_WEB, (DISTANT, POD, FAR, EDGE), "a waypoint behind the gateway demo/edge now"),
+        ((GUIDED, WAYPOINT), TO_WEB, (DISTANT, WAYPOINT, FAR, EDGE), "behind the gateway demo/edge now"),
+        ((NAMED, FAR_POD, EDGE), TO_WEB, (DISTANT, FAR_POD, FAR, EDGE), ""),
         ((), OUTSIDE, (POD,), ""),
-        ((), TO_POD, (POD,), "10.0.0.1:80 is demo/pod of the mesh now, and this is in the clear"),
+        ((), TO_POD, (POD,), "10.0.0.1:80 is reached by HBONE at demo/pod now, and this is in the clear"),
         ((), TO_POD, (PLAIN,), ""),
         ((), TO_WEB, (WEB,), ""),
     ],
@@ -87,3 +105,43 @@ def test_a_destination_that_left_the_registry_is_forbidden_where_only_that_may_b
 def test_what_was_refused_is_over_already() -> None:
     refused = resolve(mesh(SOURCE, WEB), SOURCE, TO_WEB)
     assert objection(mesh(SOURCE), SOURCE, TO_WEB, refused, DEFAULT_SETTINGS) == ""
+
+
+SAN = "spiffe://cluster.local/ns/demo/sa/shared"
+OWN = str(POD.identity)
+OF_WEB = replace(WEB, subject_alt_names=(SAN,))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "identities", "expected"),
+    [
+        ((POD,), (POD,), (OWN,), False),
+        ((POD,), (), (OWN,), True),
+        ((POD,), (workload("demo/heir", "10.0.0.1", service_account="pod"),), (OWN,), True),
+        ((POD,), (replace(POD, service_account="x"),), (OWN,), True),
+        ((POD,), (PLAIN,), (OWN,), True),
+        ((POD, OF_WEB), (POD, OF_WEB), (SAN,), False),
+        ((POD, OF_WEB), (POD, WEB), (SAN,), True),
+        ((POD, OF_WEB), (POD, WEB), (OWN,), False),
+        ((POD, OF_WEB), (POD, WEB), (OWN, SAN), False),
+        ((POD, OF_WEB), (replace(POD, service_account="x"), OF_WEB), (SAN,), False),
+        ((), (POD,), (OWN,), False),
+    ],
+    ids=[
+        "nothing changed",
+        "it left",
+        "another pod has the address",
+        "it is somebody else now",
+        "it has no HBONE any more",
+        "a name of its service",
+        "a name that its service has no more",
+        "its own name, and its service has lost one",
+        "one of several may still be proven",
+        "somebody else, whom the service's name still covers",
+        "nobody was known there",
+    ],
+)
+def test_who_is_not_at_the_end_of_a_tunnel_any_more(
+    before: tuple[Record, ...], after: tuple[Record, ...], identities: tuple[str, ...], expected: bool
+) -> None:
+    assert has_left(mesh(*before), mesh(*after), "", "10.0.0.1", identities) is expected
