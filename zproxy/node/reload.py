@@ -11,6 +11,7 @@ from zproxy.errors import ConfigError
 from zproxy.net.tasks import in_thread
 from zproxy.node.workers import PlacedStraw, PodWorker
 from zproxy.sources import file
+from zproxy.state.policy import prepare
 from zproxy.state.store import Change, Mesh
 
 LOOK_S: Final = 0.5
@@ -39,6 +40,7 @@ class CurrentMesh:
         self._path = path
         self._mesh = mesh
         self._stamp = stamp
+        prepare(mesh)
 
     def __call__(self) -> Mesh:
         """Return the snapshot; it NEVER changes, another one takes its place."""
@@ -78,7 +80,9 @@ class CurrentMesh:
 
 def _read(path: Path, former: Mesh) -> tuple[Mesh, Change]:
     change = Change.between(former, file.load(path))
-    return (former if change.is_empty else former.changed(change)), change
+    mesh = former if change.is_empty else former.changed(change)
+    prepare(mesh)
+    return mesh, change
 
 
 def _sizes(mesh: Mesh) -> str:
