@@ -119,3 +119,17 @@ def test_nothing_that_matches_is_left_out() -> None:
             assert set(hits) <= set(found)
         asked, total = asked + len(found), total + len(policies)
     assert asked < total, "some are left out"
+
+
+def test_one_of_a_thousand_is_asked() -> None:
+    policies = [
+        policy(
+            *(
+                ((Match(destination_ports=(80,)),), (Match(principals=(text(f"td/ns/n{at}/sa/a{rule}"),)),))
+                for rule in range(10)
+            )
+        )
+        for at in range(1000)
+    ]
+    client = Facts.of(SpiffeId("td", "n7", "a3"), "10.0.1.2", Endpoint("10.0.0.1", 80))
+    assert list(Anchored(policies).may_match(client)) == [policies[7]]
