@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,9 @@ LOOK_S: Final = 0.5
 
 Stamp = tuple[int, int, int, int] | None
 """What tells one state of a file from another; None while it cannot be looked at."""
+
+Straws = Callable[[], Awaitable[Sequence[PlacedStraw]]]
+"""Returns those that there are, once nobody is being enrolled."""
 
 _log = logging.getLogger("zproxy.node")
 
@@ -56,8 +59,10 @@ class CurrentMesh:
                 is_old.set()
             before = now
 
-    async def reload(self, straws: Iterable[PlacedStraw], workers: Sequence[PodWorker]) -> None:
+    async def reload(self, straws: Straws, workers: Sequence[PodWorker]) -> None:
         """Read the file again; when it is bad, say so and keep what there is. One call at a time.
+
+        `straws` is asked when the new mesh holds: whoever has a straw by then may have used the old one.
 
         Open connections are decided again by the new mesh; what it still allows goes on. An enrolled pod
         keeps the identity that it was enrolled with, until it is unenrolled.
@@ -71,7 +76,7 @@ class CurrentMesh:
             return
         self._mesh = mesh
         if not change.is_empty:
-            for straw in straws:
+            for straw in await straws():
                 await straw.on_mesh(former)
         for worker in workers:
             await worker.on_mesh(mesh.workloads)

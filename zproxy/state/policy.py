@@ -79,6 +79,9 @@ def authorize(compat: Compat, mesh: Mesh, attempt: Attempt, trace: Trace | None 
     groups = _groups(mesh, attempt.workload)
     facts = Facts.of(attempt.identity, attempt.source_ip, attempt.target)
     flaws = [flaw for group in groups for flaw in group.flaws]
+    if trace is not None:
+        keys = [key for group in groups for key in group.keys]
+        trace.note("policies", "apply" if keys else "none", ", ".join(keys))
     for name, why in flaws:
         _note(trace, name, "not understood" if why else "missing", why or f"{attempt.workload.pod} names it")
     if is_strict and flaws:
@@ -107,6 +110,8 @@ def prepare(mesh: Mesh) -> None:
 class _Group(NamedTuple):
     """Policies that apply together."""
 
+    keys: tuple[str, ...]
+    """Of all of them, in order."""
     flaws: tuple[tuple[str, str], ...]
     """Those that cannot be judged: key, and what is not understood; empty if there is no such policy."""
     tried: tuple[Authorization, ...]
@@ -137,7 +142,7 @@ def _named(mesh: Mesh, namespace: str, names: tuple[str, ...]) -> _Group:
         found = {name: mesh.policy(name) for name in wanted}
         missing = tuple((name, "") for name, policy in found.items() if policy is None)
         group = _group([policy for policy in found.values() if policy is not None])
-        return group._replace(flaws=missing + group.flaws)
+        return group._replace(keys=tuple(wanted), flaws=missing + group.flaws)
 
     return _remembered(mesh, (namespace, names), find)
 
@@ -156,6 +161,7 @@ def _group(policies: Sequence[Authorization]) -> _Group:
     whole = [policy for policy in policies if not policy.defect]
     enforced = [policy for policy in whole if not policy.dry_run]
     return _Group(
+        tuple(each.key for each in policies),
         tuple((each.key, each.defect) for each in policies if each.defect and not each.dry_run),
         tuple(policy for policy in whole if policy.dry_run),
         Anchored(policy for policy in enforced if policy.action is Action.DENY),

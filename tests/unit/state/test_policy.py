@@ -1,9 +1,11 @@
 """The policy decision, and whose address a target is."""
 
+import random
 from dataclasses import replace
 
 import pytest
 
+from tests.oracle.meshes import world
 from tests.support.mesh import allow_all, mesh, workload
 from zproxy.model.addr import Endpoint
 from zproxy.model.policy import Action, Authorization, Match, PolicyScope, StringKind, StringMatch
@@ -185,6 +187,7 @@ def test_a_trace_names_every_policy_and_changes_nothing() -> None:
     assert authorize(Compat.ZPROXY, known, ATTEMPT, trace) == Verdict(True, policy="demo/allow")
     policies = [(step.outcome, step.detail) for step in trace.steps if step.depth == 0]
     assert policies == [
+        ("apply", "demo/allow, demo/allow-others, demo/deny-others"),
         ("no match", "demo/deny-others: Deny, scope Namespace"),
         ("matched", "demo/allow: Allow, scope Namespace"),
         ("allowed", "by demo/allow"),
@@ -252,3 +255,20 @@ def test_lists_of_named_policies_are_bounded() -> None:
         server = replace(SERVER, namespace="other", authorization_policies=(f"demo/{number}",))
         authorize(Compat.ZPROXY, known, ATTEMPT._replace(workload=server))
     assert len(known.policy_memo) <= GROUPS_REMEMBERED
+
+
+def test_a_trace_changes_no_verdict() -> None:
+    rng = random.Random(8)
+    refused = 0
+    for _ in range(300):
+        made = world(rng)
+        target, peer = rng.choice(made.mesh.workloads), rng.choice(made.mesh.workloads)
+        attempt = Attempt(target, rng.choice((None, peer.identity)), "10.0.0.1", Endpoint("10.0.0.2", 80))
+        for compat in Compat:
+            trace = Trace()
+            plain = authorize(compat, made.mesh, attempt)
+            assert authorize(compat, made.mesh, attempt, trace) == plain
+            assert trace.steps[0].subject == "policies"
+            assert trace.steps[-1].subject == "verdict"
+            refused += not plain.is_allowed
+    assert 100 < refused < 500
