@@ -24,7 +24,8 @@ class Recheck:
     def __init__(self, pod: PodContext) -> None:
         """Look at the connections that are open now; later ones are decided by the new mesh anyway."""
         self._pod = pod
-        self._relays: Iterator[Relay] = iter(tuple(pod.relays))
+        self._newest = max((relay.connection.id for relay in pod.relays), default=0)
+        self._left = self._relays()
         self._objections: dict[tuple[object, ...], str] = {}
         self.closed = 0
 
@@ -32,7 +33,7 @@ class Recheck:
         """Look at as many as there is time for, at least at one; return whether there may be more."""
         clock = self._pod.worker.poller.clock
         ends = clock() + SLICE_S
-        for relay in self._relays:
+        for relay in self._left:
             why = self._objection(relay.connection)
             if why:
                 relay.give_up(CHANGED + why, "DENY")
@@ -47,11 +48,18 @@ class Recheck:
             )
         return False
 
+    def _relays(self) -> Iterator[Relay]:
+        """Yield each once, until none is left: between slices one may hand its connection to another."""
+        relays, seen = self._pod.relays, set[Relay]()
+        while found := [each for each in relays - seen if each.connection.id <= self._newest]:
+            seen.update(found)
+            yield from (each for each in found if each in relays)
+
     def _objection(self, connection: Connection) -> str:
         pod, peers = self._pod, connection.peers
-        if peers is None or connection.state != "open":
-            return ""
         if connection.direction is Direction.INBOUND:
+            if peers is None:
+                return ""
             return pod.authorize(peers, connection.src.ip, connection.wanted).reason
         route = connection.route
         if route is None:
