@@ -67,7 +67,10 @@ class Straw:
         def is_stale(tunnel: ClientTunnel) -> bool:
             key = tunnel.key
             proven = (tunnel.peer,) if tunnel.peer else key.dst_identities
-            return has_left(former, mesh, network, key.dst.ip, proven)
+            who = former.by_ip(key.dst.ip, network)
+            if who is None:
+                return False  # beyond a gateway or found by DNS: the mesh never said whose the address is
+            return has_left(former, mesh, who.uid, key.dst.ip, proven)
 
         recheck = Recheck(self.pod)
         self.pod.pool.retire(is_stale, TunnelClosed("the pod at the end of the tunnel left the mesh"))

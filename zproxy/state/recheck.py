@@ -50,22 +50,21 @@ def _passes_by(route: Passthrough | Upstream, now: Upstream, wanted: Endpoint, i
     return ""
 
 
-def has_left(former: Mesh, mesh: Mesh, network: str, ip: str, identities: Sequence[str]) -> bool:
-    """Tell whether who was at `ip` in `former`, and proved or may prove one of `identities`, is gone.
+def has_left(former: Mesh, mesh: Mesh, uid: str, ip: str, identities: Sequence[str]) -> bool:
+    """Tell whether the workload `uid` is no more who a tunnel to `ip` was made to in `former`.
 
-    False where `former` had nobody at `ip`: beyond a gateway, and for what DNS found, no mesh says whose an
-    address is.
+    `identities` is what it proved, or may prove while it has not. An address that DNS found is none of its
+    record's, and so is no reason.
     """
-    before, now = former.by_ip(ip, network), mesh.by_ip(ip, network)
-    if before is None:
-        return False
-    if now is None or now.uid != before.uid:
+    before, now = former.by_uid(uid), mesh.by_uid(uid)
+    if before is None or now is None:
         return True
-    if now.protocol is not Protocol.HBONE and before.protocol is Protocol.HBONE:
-        return True
+    had_hbone, has_hbone = (each.protocol is Protocol.HBONE for each in (before, now))
+    had_ip, has_ip = (ip in each.workload_ips for each in (before, now))
     services = (mesh.service(key) for key in now.services)
-    also = (uri for each in services if each is not None for uri in each.subject_alt_names)
-    return {str(now.identity), *also}.isdisjoint(identities)
+    also = (san for each in services if each is not None for san in each.subject_alt_names)
+    is_another = {str(now.identity), *also}.isdisjoint(identities)
+    return is_another or had_hbone > has_hbone or had_ip > has_ip
 
 
 def _is_another(mesh: Mesh, route: Upstream) -> str:

@@ -109,6 +109,7 @@ def test_what_was_refused_is_over_already() -> None:
 
 SAN = "spiffe://cluster.local/ns/demo/sa/shared"
 OWN = str(POD.identity)
+DISTANT_POD = replace(POD, workload_ips=(), hostname="pod.test")
 OF_WEB = replace(WEB, subject_alt_names=(SAN,))
 
 
@@ -125,7 +126,9 @@ OF_WEB = replace(WEB, subject_alt_names=(SAN,))
         ((POD, OF_WEB), (POD, WEB), (OWN,), False),
         ((POD, OF_WEB), (POD, WEB), (OWN, SAN), False),
         ((POD, OF_WEB), (replace(POD, service_account="x"), OF_WEB), (SAN,), False),
-        ((), (POD,), (OWN,), False),
+        ((), (POD,), (OWN,), True),
+        ((POD,), (replace(POD, workload_ips=("10.0.0.8",)),), (OWN,), True),
+        ((DISTANT_POD,), (DISTANT_POD,), (OWN,), False),
     ],
     ids=[
         "nothing changed",
@@ -139,9 +142,11 @@ OF_WEB = replace(WEB, subject_alt_names=(SAN,))
         "one of several may still be proven",
         "somebody else, whom the service's name still covers",
         "nobody was known there",
+        "it has another address",
+        "its address was found by DNS",
     ],
 )
 def test_who_is_not_at_the_end_of_a_tunnel_any_more(
     before: tuple[Record, ...], after: tuple[Record, ...], identities: tuple[str, ...], expected: bool
 ) -> None:
-    assert has_left(mesh(*before), mesh(*after), "", "10.0.0.1", identities) is expected
+    assert has_left(mesh(*before), mesh(*after), POD.uid, "10.0.0.1", identities) is expected
