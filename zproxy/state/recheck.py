@@ -24,17 +24,24 @@ def objection(mesh: Mesh, source: Workload, wanted: Endpoint, route: Route, sett
     if isinstance(route, Refuse):
         return ""
     waypoints = _waypoints(mesh, source, wanted)
-    uid = ""
     if isinstance(route, Upstream):
         uid = route.workload.uid
         why = _is_another(mesh, route)
         is_guided = route.role is Role.WAYPOINT
         if why or (is_guided and any(_leads_to(mesh, source, each, uid) for each in waypoints)):
             return why
-    now = resolve(mesh, source, wanted, settings, _Staying(uid))
+    found = []
+    for number in range(max(1, len(waypoints))):  # any of several waypoints might be chosen
+        now = resolve(mesh, source, wanted, settings, _Staying(source, route, number))
+        found.append(_against(route, now, wanted, bool(waypoints)))
+    return found[0] if all(found) else ""
+
+
+def _against(route: Passthrough | Upstream, now: Route, wanted: Endpoint, is_guided: bool) -> str:
+    """Return what is wrong with `route` where `now` would be taken."""
     if isinstance(now, Refuse):
         return now.reason if now.is_forbidden else ""
-    return "" if isinstance(now, Passthrough) else _passes_by(route, now, wanted, bool(waypoints))
+    return "" if isinstance(now, Passthrough) else _passes_by(route, now, wanted, is_guided)
 
 
 def _passes_by(route: Passthrough | Upstream, now: Upstream, wanted: Endpoint, is_guided: bool) -> str:
@@ -104,15 +111,21 @@ def _leads_to(mesh: Mesh, source: Workload, reference: GatewayAddress, uid: str)
 
 
 class _Staying:
-    """A chooser that stays with a workload for as long as it may be chosen."""
+    """A chooser that stays on a route for as long as it may be chosen."""
 
-    def __init__(self, uid: str) -> None:
-        self._uid = uid
+    def __init__(self, source: Workload, route: Passthrough | Upstream, waypoint: int) -> None:
+        self._source = source
+        self._uid = route.workload.uid if isinstance(route, Upstream) else ""
+        self._is_far = isinstance(route, Upstream) and route.role is Role.GATEWAY
+        self._waypoint = waypoint
 
     def endpoint(self, service: Service, candidates: Sequence[Candidate]) -> Candidate:
-        """See Chooser."""
-        return next((each for each in candidates if each.workload.uid == self._uid), candidates[0])
+        """See Chooser: behind a gateway, any that is not on the source's network."""
+        return next((each for each in candidates if self._is_kept(each.workload)), candidates[0])
 
     def waypoint(self, service: Service, waypoints: Sequence[WeightedWaypoint]) -> WeightedWaypoint:
-        """See Chooser: who came by one of them was asked about before."""
-        return waypoints[0]
+        """See Chooser; the one of the number that was asked for."""
+        return waypoints[self._waypoint]
+
+    def _is_kept(self, workload: Workload) -> bool:
+        return workload.network != self._source.network if self._is_far else workload.uid == self._uid

@@ -5,15 +5,18 @@ from dataclasses import replace
 
 import pytest
 
+from tests.oracle.meshes import World, destination, world
 from tests.support.mesh import behind, mesh, service, workload
 from zproxy.model.addr import Endpoint
 from zproxy.model.policy import Authorization
+from zproxy.model.route import Passthrough, Refuse, Role, Upstream
 from zproxy.model.service import GatewayAddress, NamespacedHostname, NetworkAddress, Service, WeightedWaypoint
 from zproxy.model.settings import DEFAULT_SETTINGS, OutboundPolicy, Settings
 from zproxy.model.workload import Protocol, Status, Workload
 from zproxy.state.choose import RandomChooser
 from zproxy.state.recheck import has_left, objection
 from zproxy.state.resolve import resolve
+from zproxy.state.store import Change, Mesh
 
 SOURCE = workload("demo/client", "10.0.0.9")
 WEB = service("demo/web.test", "10.96.0.1")
@@ -150,3 +153,65 @@ def test_who_is_not_at_the_end_of_a_tunnel_any_more(
     before: tuple[Record, ...], after: tuple[Record, ...], identities: tuple[str, ...], expected: bool
 ) -> None:
     assert has_left(mesh(*before), mesh(*after), POD.uid, "10.0.0.1", identities) is expected
+
+
+def routes_of(rng: random.Random, made: World, count: int) -> list[tuple[Endpoint, Upstream | Passthrough]]:
+    """Return some destinations and where connections to them go."""
+    found = []
+    for _ in range(count):
+        to = destination(rng, made.mesh)
+        route = resolve(made.mesh, made.source, to, made.settings, RandomChooser(rng))
+        if not isinstance(route, Refuse):
+            found.append((to, route))
+    return found
+
+
+def test_nothing_is_objected_to_while_nothing_changes() -> None:
+    rng = random.Random(4)
+    seen = set()
+    for _ in range(400):
+        made = world(rng)
+        for to, route in routes_of(rng, made, 5):
+            assert objection(made.mesh, made.source, to, route, made.settings) == ""
+            seen.add(route.role if isinstance(route, Upstream) else None)
+    assert seen == {*Role, None}
+
+
+def changed(rng: random.Random, made: World) -> Mesh:
+    """Return the mesh with one record of a workload changed or gone."""
+    known = [each for each in made.mesh.workloads if each.uid != made.source.uid]
+    one = rng.choice(known)
+    what = rng.randrange(5)
+    if what == 0:
+        return made.mesh.changed(Change(gone_workloads=(one.uid,)))
+    other = (
+        replace(one, service_account="another"),
+        replace(one, protocol=Protocol.HBONE),
+        replace(one, status=Status.UNHEALTHY),
+        replace(one, waypoint=GatewayAddress(NetworkAddress("", rng.choice(known).workload_ips[0]))),
+    )[what - 1]
+    return made.mesh.changed(Change(workloads=(other,)))
+
+
+def test_what_goes_on_after_a_change_leads_to_who_it_led_to_and_passes_no_waypoint_by() -> None:
+    rng = random.Random(6)
+    ended = 0
+    for _ in range(400):
+        made = world(rng)
+        if not all(each.workload_ips for each in made.mesh.workloads):
+            continue
+        now = changed(rng, made)
+        for to, route in routes_of(rng, made, 5):
+            if objection(now, made.source, to, route, made.settings):
+                ended += 1
+                continue
+            ways = [resolve(now, made.source, to, made.settings, RandomChooser(rng)) for _ in range(20)]
+            is_guided = all(isinstance(way, Upstream) and way.role is Role.WAYPOINT for way in ways)
+            if isinstance(route, Passthrough):
+                assert not is_guided
+                continue
+            record = now.by_uid(route.workload.uid)
+            assert record is not None
+            assert str(record.identity) in route.identities or record.protocol is Protocol.TCP
+            assert route.role is not Role.DESTINATION or not is_guided
+    assert ended > 20
