@@ -1,5 +1,6 @@
 """What the listing commands have in common: ask every daemon that is meant, print the rows together."""
 
+import json
 from collections.abc import Sequence
 
 from zproxy_cli.output import Column, Row, print_rows
@@ -24,6 +25,15 @@ def print_listing(
     if len(clients) > 1 and all(column.key != "node" for column in columns):
         shown.insert(0, Column("NODE", "node"))
     print_rows(rows, shown, output, nothing=nothing)
+
+
+def print_mesh(session: Session, command: str, columns: Sequence[Column], output: str, nothing: str) -> None:
+    """Print the rows of `command`, which is about the mesh: what daemons agree about, once."""
+    rows: dict[str, Row] = {}
+    for client in session.clients():
+        for row in client.call(command):
+            rows.setdefault(json.dumps(row), row)
+    print_rows(list(rows.values()), columns, output, nothing=nothing)
 
 
 def workload_names(node: str) -> dict[str, str]:

@@ -21,6 +21,8 @@ NOUNS: Final = {
     "pods": "List enrolled pods.",
     "status": "Compare pods with the kernel's state.",
     "workloads": "List the workloads of the mesh.",
+    "services": "List the services of the mesh.",
+    "policies": "List the policies of the mesh.",
     "certs": "List certificates and their ends.",
     "connections": "List connections, open and ended.",
     "tunnels": "List HBONE tunnels and their streams.",

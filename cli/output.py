@@ -28,6 +28,8 @@ class Column(NamedTuple):
     key: str
     is_wide: bool = False
     """Shown by `-o wide` only."""
+    nothing: str = NOTHING
+    """Stands in this column for a value that there is not."""
 
 
 def output_option(command: _Command) -> _Command:
@@ -54,16 +56,19 @@ def print_rows(
 def table(rows: Sequence[Row], columns: Sequence[Column], *, is_wide: bool = False) -> str:
     """Return rows as lines: columns as wide as their widest cell, three spaces between, none at the end."""
     shown = [column for column in columns if is_wide or not column.is_wide]
-    lines = [[column.header for column in shown], *([cell(row.get(c.key)) for c in shown] for row in rows)]
+    lines = [
+        [column.header for column in shown],
+        *([cell(row.get(c.key), c.nothing) for c in shown] for row in rows),
+    ]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     padded = (GAP.join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in lines)
     return "".join(f"{line.rstrip()}\n" for line in padded)
 
 
-def cell(value: Any) -> str:
-    """Return a value as it stands in a table."""
+def cell(value: Any, nothing: str = NOTHING) -> str:
+    """Return a value as it stands in a table; `nothing` for one that there is not."""
     if value is None or (isinstance(value, str | list | tuple) and not value):
-        return NOTHING
+        return nothing
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):

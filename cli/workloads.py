@@ -9,10 +9,16 @@ COLUMNS = (
     Column("POD NAME", "name"),
     Column("ADDRESS", "address"),
     Column("NODE", "node"),
+    Column("WAYPOINT", "waypoint", nothing="None"),
     Column("PROTOCOL", "protocol"),
     Column("ENROLLED", "enrolled"),
     Column("STATUS", "status", is_wide=True),
     Column("IDENTITY", "identity", is_wide=True),
+    Column("NETWORK", "network", is_wide=True),
+    Column("SERVICES", "services", is_wide=True),
+    Column("POLICIES", "policies", is_wide=True),
+    Column("WAYPOINT ADDRESS", "waypoint_address", is_wide=True),
+    Column("GATEWAY ADDRESS", "gateway_address", is_wide=True),
     Column("UID", "uid", is_wide=True),
 )
 

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from tests.bench import ambient, facts, paths, proc, report
+from tests.bench import ambient, facts, paths, proc, report, state, state_mesh
 from tests.bench.cells import (
     CONTENDERS,
     HIGHER,
@@ -24,6 +24,7 @@ from tests.bench.cells import (
 from tests.bench.facts import Fact
 from tests.bench.gates import AIM, GATES, MISS, PASS, Gate, verdicts
 from tests.bench.load import LoadError, window
+from zproxy.state.store import Mesh
 
 CELLS = [cell.name for shape in SHAPES for cell in shape.cells]
 BULK = next(shape for shape in SHAPES if shape.name == "bulk up x1")
@@ -323,3 +324,38 @@ def test_the_kernel_tells_the_cpu_time_and_the_memory_of_a_process() -> None:
 def test_a_process_that_has_gone_is_an_error() -> None:
     with pytest.raises(OSError, match="Invalid argument"):
         proc.cpu_seconds((1 << 22) + 1)
+
+
+def test_lookups_find_something_in_every_mesh_and_are_judged_by_their_growth() -> None:
+    found = state.lookups((20, 40), 1)
+    assert len({each.name for each in found}) == len(found) == 10
+    assert all(len(each.micros) == 2 and min(each.micros) > 0 for each in found)
+    shown = state.table([state.Lookup("one", (1.0, 1.9)), state.Lookup("two", (1.0, 2.1))], (20, 40))
+    assert shown[0] == ["lookup, us", "target", "", "20", "40", "growth"]
+    assert [line[2:] for line in shown[1:]] == [
+        ["PASS", "1", "1.9", "1.90"],
+        ["MISS", "1", "2.1", "2.10"],
+    ]
+
+
+def test_a_change_is_measured_against_its_target_and_memory_by_record() -> None:
+    changes = list(state.changes(20, 1))
+    assert [fact.limit for fact in changes] == [state.UPDATE_MS] * 4 + [None]
+    assert len(read := list(state.reading(20, 1))) == 8
+    assert min(fact.value for fact in read) > 0
+    kept = {fact.name: fact.value for fact in state.memory(20)}
+    assert 300 < kept["memory of a workload"] < 20_000
+    assert kept["memory of the former mesh after one workload changed"] < kept["memory of the mesh"]
+
+
+def test_the_mesh_that_is_measured_has_what_the_lookups_ask_for() -> None:
+    made = state_mesh.records(300)
+    known = Mesh.of(*made)
+    assert (len(known.workloads), len(known.services), len(known.policies)) == (300, 30, 30)
+    for number, service in enumerate(made.services):
+        assert known.services_at(state_mesh.vip(number)) == (service,)
+        assert len(known.endpoints(service.key)) == state_mesh.PER_SERVICE
+        around = [found for _, found in known.services_around(state_mesh.within(number))]
+        assert around == ([service] if number % state_mesh.PER_RANGE == 0 else [])
+    assert {cidr.length for each in made.services for cidr in each.cidr_vips} == set(state_mesh.LENGTHS)
+    assert all(known.policy(key) for each in made.workloads for key in each.authorization_policies)

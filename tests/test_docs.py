@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
+from enum import Enum
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,11 @@ from zproxy_cli.main import zproxy
 
 from tests.support import documents
 from zproxy.model import ports
+from zproxy.model.policy import Action, PolicyScope
+from zproxy.model.service import BalancerMode, HealthPolicy, IpFamilies, Scope, SessionAffinity, Visibility
+from zproxy.model.workload import AppProtocol, NetworkMode, Protocol, Status
 from zproxy.sources import file as mesh_file
+from zproxy.sources import policies, services, vocabulary, workloads
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted((ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")))
@@ -73,6 +78,48 @@ def test_a_mesh_that_is_shown_loads(text: str, tmp_path: Path) -> None:
     path = tmp_path / "mesh.yaml"
     path.write_text(text)
     assert mesh_file.load(path).workloads
+
+
+MESH_TABLES = {
+    "Workloads": workloads.KEYS,
+    "Services": services.KEYS,
+    "Load balancing": services.BALANCER_KEYS,
+    "Waypoints and gateways": vocabulary.GATEWAY_KEYS,
+    "Policies": policies.KEYS,
+    "Matches": tuple(policies.FIELDS),
+}
+
+
+@pytest.mark.parametrize("heading", MESH_TABLES)
+def test_the_mesh_document_has_a_row_for_every_key(heading: str) -> None:
+    rows = documents.rows(ROOT / "docs" / "mesh.md", f"## {heading}")
+    keys = [key.strip("`") for cells in rows for key in cells[0].split(", ")]
+    assert sorted(keys) == sorted(MESH_TABLES[heading])
+
+
+@pytest.mark.parametrize(
+    ("heading", "key", "words"),
+    [
+        ("Workloads", "protocol", Protocol),
+        ("Workloads", "status", Status),
+        ("Workloads", "networkMode", NetworkMode),
+        ("Workloads", "applicationTunnel", AppProtocol),
+        ("Services", "ipFamilies", IpFamilies),
+        ("Services", "visibility", Visibility),
+        ("Load balancing", "routingPreferences", Scope),
+        ("Load balancing", "mode", BalancerMode),
+        ("Load balancing", "healthPolicy", HealthPolicy),
+        ("Load balancing", "sessionAffinity", SessionAffinity),
+        ("Policies", "scope", PolicyScope),
+        ("Policies", "action", Action),
+    ],
+)
+def test_the_mesh_document_has_every_word_that_a_key_may_have(
+    heading: str, key: str, words: type[Enum]
+) -> None:
+    rows = documents.rows(ROOT / "docs" / "mesh.md", f"## {heading}")
+    (cells,) = [cells for cells in rows if cells[0] == f"`{key}`"]
+    assert {word.value for word in words if word.value} <= set(re.findall(r"`(\w+)`", cells[1]))
 
 
 @pytest.fixture

@@ -100,6 +100,7 @@ async def _serve(options: Options, mesh: CurrentMesh) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, is_mesh_old.set)
     writer = LineWriter(1)
     set_up(writer, verbose=options.verbose)
+    mesh.warn()
     try:
         async with AsyncExitStack() as stack:
             daemon = Daemon(options, mesh, writer, stop, is_mesh_old)
@@ -218,8 +219,7 @@ class Daemon:
         with contextlib.suppress(WorkerFailed):
             while await self._is_mesh_old.wait():
                 self._is_mesh_old.clear()
-                straws = [pod.straw for pod in self._manager.pods.values()]
-                await self._mesh.reload(straws, self._workers)
+                await self._mesh.reload(self._manager.straws, self._workers)
 
     def _make_workers(self, options: Options, log: AccessLog) -> list[PodWorker]:
         """Give each worker its own of everything that changes; connections are numbered by one counter."""

@@ -53,6 +53,14 @@ def test_columns_are_as_wide_as_their_widest_cell_and_three_spaces_apart() -> No
     ]
 
 
+def test_a_column_has_its_own_word_for_nothing() -> None:
+    columns = [Column("POD", "pod"), Column("WAYPOINT", "waypoint", nothing="None")]
+    assert table([{"pod": "a", "waypoint": ""}, {"pod": "", "waypoint": "w"}], columns).splitlines()[1:] == [
+        "a     None",
+        "-     w",
+    ]
+
+
 def test_wide_adds_the_wide_columns() -> None:
     first, second, _ = printed("-o", "wide").splitlines()
     assert first.endswith("STATE   NETNS")

@@ -15,6 +15,7 @@ def row(name: str, *, enrolled: bool) -> dict[str, Any]:
         "name": name,
         "address": ["10.244.1.5"],
         "node": "node-a",
+        "waypoint": "waypoint",
         "protocol": "HBONE",
         "identity": f"spiffe://cluster.local/ns/demo/sa/{name}",
         "uid": f"uid-{name}",
@@ -38,7 +39,7 @@ def test_a_workload_of_no_daemon_here_is_not_enrolled(start: StartDaemons, zp: C
     start(node_a={"workloads": [row("far", enrolled=False)]})
     header, line = zp("workloads").stdout.splitlines()
     assert header.split()[-1] == "ENROLLED"
-    assert line.split() == ["demo", "far", "10.244.1.5", "node-a", "HBONE", "no"]
+    assert line.split() == ["demo", "far", "10.244.1.5", "node-a", "waypoint", "HBONE", "no"]
 
 
 def test_an_empty_mesh_is_a_sentence(start: StartDaemons, zp: Callable[..., Result]) -> None:

@@ -32,6 +32,7 @@ from zproxy.node.client import Client
 ROOT = Path(__file__).parents[2]
 WAIT_S = 10.0
 PORTS = [15001, 15006, 15008]
+LISTINGS = ("pods", "workloads", "services", "policies", "certs", "connections", "tunnels")
 
 
 class Machine:
@@ -123,14 +124,11 @@ def test_a_daemon_answers_every_command_and_stops_when_told(
     capfd.readouterr()
     files = open_files()
     answers = machine.run(
-        lambda daemon: {
-            name: daemon.call(name)
-            for name in ("status", "pods", "workloads", "certs", "connections", "tunnels", "metrics", "stop")
-        }
+        lambda daemon: {name: daemon.call(name) for name in ("status", *LISTINGS, "metrics", "stop")}
     )
     assert answers["status"]["node"] == "node-a"
     assert answers["metrics"].endswith("# EOF\n")
-    assert [answers[name] for name in ("pods", "workloads", "certs", "connections", "tunnels")] == [[]] * 5
+    assert [answers[name] for name in LISTINGS] == [[]] * len(LISTINGS)
     lines = capfd.readouterr().out.splitlines()
     assert re.search(r"Z\tinfo\tzproxy\tready: node node-a, zproxy \S+, TLS by \S+", lines[0])
     assert lines[-1].endswith("stopping; enrolled pods stay steered and are refused until a daemon is back")

@@ -117,9 +117,9 @@ class Pool:
         for tunnel in tuple(self.tunnels()):
             tunnel.close()
 
-    def retire(self, is_stale: Callable[[PoolKey], bool], why: ZproxyError) -> None:
-        """Drop the tunnels whose peer is no more what their key says; streams and waiters hear `why`."""
-        for tunnel in [tunnel for tunnel in self.tunnels() if is_stale(tunnel.key)]:
+    def retire(self, is_stale: Callable[[ClientTunnel], bool], why: ZproxyError) -> None:
+        """Drop the tunnels whose peer is not who was meant any more; streams and waiters hear `why`."""
+        for tunnel in [tunnel for tunnel in self.tunnels() if is_stale(tunnel)]:
             tunnel.fail(why)
 
     def drain(self) -> None:

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -11,13 +12,22 @@ from zproxy.errors import ConfigError
 from zproxy.net.tasks import in_thread
 from zproxy.node.workers import PlacedStraw, PodWorker
 from zproxy.sources import file
+from zproxy.sources.pace import considerate
+from zproxy.state.dangling import dangling
+from zproxy.state.policy import prepare
 from zproxy.state.store import Change, Mesh
 
 LOOK_S: Final = 0.5
 """Between looks at the file. A change is taken when two looks see the same, so within twice this."""
 
+NAMED: Final = 20
+"""References that lead nowhere and are named in the log at a time."""
+
 Stamp = tuple[int, int, int, int] | None
 """What tells one state of a file from another; None while it cannot be looked at."""
+
+Straws = Callable[[], Awaitable[Sequence[PlacedStraw]]]
+"""Returns those that there are, once nobody is being enrolled."""
 
 _log = logging.getLogger("zproxy.node")
 
@@ -39,6 +49,7 @@ class CurrentMesh:
         self._path = path
         self._mesh = mesh
         self._stamp = stamp
+        prepare(mesh)
 
     def __call__(self) -> Mesh:
         """Return the snapshot; it NEVER changes, another one takes its place."""
@@ -54,8 +65,19 @@ class CurrentMesh:
                 is_old.set()
             before = now
 
-    async def reload(self, straws: Iterable[PlacedStraw], workers: Sequence[PodWorker]) -> None:
+    def warn(self) -> None:
+        """Say in the log which references of the mesh lead nowhere: a line for each, and not too many."""
+        lines = dangling(self._mesh)
+        for line in islice(lines, NAMED):
+            _log.warning("%s: %s", self._path, line)
+        more = sum(1 for _ in lines)
+        if more:
+            _log.warning("%s: %d more references lead nowhere", self._path, more)
+
+    async def reload(self, straws: Straws, workers: Sequence[PodWorker]) -> None:
         """Read the file again; when it is bad, say so and keep what there is. One call at a time.
+
+        `straws` is asked when the new mesh holds: whoever has a straw by then may have used the old one.
 
         Open connections are decided again by the new mesh; what it still allows goes on. An enrolled pod
         keeps the identity that it was enrolled with, until it is unenrolled.
@@ -69,7 +91,8 @@ class CurrentMesh:
             return
         self._mesh = mesh
         if not change.is_empty:
-            for straw in straws:
+            self.warn()
+            for straw in await straws():
                 await straw.on_mesh(former)
         for worker in workers:
             await worker.on_mesh(mesh.workloads)
@@ -77,8 +100,11 @@ class CurrentMesh:
 
 
 def _read(path: Path, former: Mesh) -> tuple[Mesh, Change]:
-    change = Change.between(former, file.load(path))
-    return (former if change.is_empty else former.changed(change)), change
+    with considerate() as pause:
+        change = Change.to(file.read(path, pause), former)
+    mesh = former if change.is_empty else former.changed(change)
+    prepare(mesh)
+    return mesh, change
 
 
 def _sizes(mesh: Mesh) -> str:

@@ -1,4 +1,4 @@
-"""What the control socket shows: pods, workloads, certificates, connections, tunnels, status."""
+"""What the control socket shows: pods, the mesh, certificates, connections, tunnels, status."""
 
 import asyncio
 import os
@@ -12,6 +12,7 @@ from zproxy import __version__
 from zproxy.identity.manager import CertificateManager
 from zproxy.node.control import Command
 from zproxy.node.manager import Manager
+from zproxy.node.mesh_rows import policy_rows, service_rows, workload_rows
 from zproxy.node.pressure import Pressure
 from zproxy.node.workers import PodWorker
 from zproxy.proxy.straw import TunnelView
@@ -45,6 +46,8 @@ class Views:
             "status": self.status,
             "pods": self._manager.rows,
             "workloads": self.workloads,
+            "services": self.services,
+            "policies": self.policies,
             "certs": self.certs,
             "connections": self.connections,
             "tunnels": self.tunnels,
@@ -82,20 +85,15 @@ class Views:
 
     def workloads(self) -> list[dict[str, Any]]:
         """Return a row per workload that the mesh knows, of all nodes."""
-        return [
-            {
-                "namespace": workload.namespace,
-                "name": workload.name,
-                "address": list(workload.workload_ips),
-                "node": workload.node,
-                "protocol": workload.protocol.value,
-                "identity": str(workload.identity),
-                "uid": workload.uid,
-                "status": workload.status.value,
-                "enrolled": workload.pod in self._manager.pods,
-            }
-            for workload in sorted(self._mesh().workloads, key=lambda w: (w.namespace, w.name))
-        ]
+        return workload_rows(self._mesh(), self._manager.pods)
+
+    def services(self) -> list[dict[str, Any]]:
+        """Return a row per service that the mesh knows."""
+        return service_rows(self._mesh())
+
+    def policies(self) -> list[dict[str, Any]]:
+        """Return a row per authorization policy that the mesh knows."""
+        return policy_rows(self._mesh())
 
     def certs(self) -> list[dict[str, Any]]:
         """Return a row per certificate of this node's pods, and their roots."""

@@ -127,8 +127,8 @@ class Totals:
         """By reason, a literal of this program; early ones among them."""
         self.early: dict[tuple[Direction, str], int] = {}
         """Those refused before their peers were known, which have no series; by reason."""
-        self.policy_failures = Counter[str]()
-        """Refusals by a policy that could not be judged, by cause: missing, defect or empty."""
+        self.policy_failures = Counter[tuple[str, str]]()
+        """Refusals by a policy that could not be judged, by cause (missing, defect or empty) and policy."""
         self.tunnels = {role: TunnelCounts() for role in ("client", "server")}
         self.balancing = BalancingCounts()
         self.names = NameCounts()

@@ -139,8 +139,8 @@ def _failures(totals: Totals) -> Iterator[Family]:
     yield Family(
         "zproxy_policy_failures",
         f"{OWN}connections refused because a policy is missing, not understood (defect) or an empty DENY",
-        ("cause",),
-        [((cause,), count) for cause, count in totals.policy_failures.items()],
+        ("cause", "policy"),
+        list(totals.policy_failures.items()),
     )
 
 

@@ -28,6 +28,8 @@ _NUMBER: Final = re.compile(
 _FLAGS: Final = {"true": True, "false": False}
 _DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,9}")
 
+_CONSUMED: Final = Scalar(0, "", is_quoted=False)
+
 
 class Text(NamedTuple):
     """A kind of text: which values it allows, and how a message describes them."""
@@ -107,6 +109,14 @@ class Fields:
         node = self._mapping.items.get(key)
         if node is not None:
             yield from items_of(node, self.place(key))
+
+    def consume(self, key: str) -> Iterator[tuple[Node, Place]]:
+        """Yield the same, and let go of each entry after its turn: a long list dies bit by bit."""
+        for at, (item, place) in enumerate(self.items(key)):
+            yield item, place
+            node = self._mapping.items[key]
+            assert isinstance(node, Sequence)  # or it would have had no entries
+            node.items[at] = _CONSUMED
 
     def entries(self, key: str) -> Iterator[tuple[str, Node, Place]]:
         """Yield key, value and place of the mapping under `key`; nothing when the key is absent."""

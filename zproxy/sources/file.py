@@ -14,11 +14,13 @@ from zproxy.model.policy import Authorization
 from zproxy.model.service import Service
 from zproxy.model.workload import NetworkMode, Workload
 from zproxy.sources.document import Mapping, Node, Place, Scalar, parse
+from zproxy.sources.endpoints import with_endpoints
 from zproxy.sources.fields import Fields
+from zproxy.sources.pace import Pause, hurry
 from zproxy.sources.policies import read_policy
-from zproxy.sources.services import read_service
+from zproxy.sources.services import Endpoint, read_endpoints, read_service
 from zproxy.sources.workloads import read_workload
-from zproxy.state.store import Mesh
+from zproxy.state.store import Mesh, Records
 
 Record = TypeVar("Record")
 
@@ -30,18 +32,29 @@ _KEYS: Final = ("workloads", "services", "policies")
 
 def load(path: Path) -> Mesh:
     """Return the mesh that the file at `path` describes; raise ConfigError."""
-    root = parse(_text(path), path)
+    return Mesh.of(*read(path))
+
+
+def read(path: Path, pause: Pause = hurry) -> Records:
+    """Return the records that the file at `path` describes; raise ConfigError."""
+    root = parse(_text(path), path, pause)
     if root is None or (isinstance(root, Scalar) and not root.text):
         raise Place(path, 1).error("the file is empty; it needs a top-level list `workloads:`")
     fields = Fields(root, Place(path, root.line), _KEYS)
     if "workloads" not in fields:
         raise fields.place("workloads").error("missing; the file needs a top-level list `workloads:`")
-    read = _Reading(fields)
-    return Mesh.of(
-        read.records("workloads", read_workload, _workload_claims),
-        read.records("services", read_service, _service_claims),
-        read.records("policies", read_policy, _policy_claims),
-    )
+    reading = _Reading(fields, pause)
+    told: list[tuple[str, Endpoint]] = []
+
+    def service_of(node: Node, here: Place) -> Service:
+        service = read_service(node, here)
+        told.extend((service.key, each) for each in read_endpoints(node, here, service.key))
+        return service
+
+    workloads = reading.records("workloads", read_workload, _workload_claims)
+    services = reading.records("services", service_of, _service_claims)
+    policies = reading.records("policies", read_policy, _policy_claims)
+    return Records(with_endpoints(workloads, told) if told else workloads, services, policies)
 
 
 _Claim = tuple[str, str, str]
@@ -51,8 +64,9 @@ _Claim = tuple[str, str, str]
 class _Reading:
     """Reads lists of records, and refuses two that claim the same: one of them would not be found."""
 
-    def __init__(self, fields: Fields) -> None:
+    def __init__(self, fields: Fields, pause: Pause) -> None:
         self._fields = fields
+        self._pause = pause
 
     def records(
         self,
@@ -61,15 +75,17 @@ class _Reading:
         claims: Callable[[Record], Iterator[_Claim]],
     ) -> list[Record]:
         """Return the records of the list under `key`; raise ConfigError."""
-        taken: dict[_Claim, tuple[Node, Place]] = {}
+        taken: dict[_Claim, Place] = {}
         found = []
-        for node, place in self._fields.items(key):
+        for node, place in self._fields.consume(key):
             record = read(node, place)
             for claim in claims(record):
-                earlier = taken.setdefault(claim, (node, place))
-                if earlier[0] is not node:
-                    raise _duplicate(claim, (node, place), earlier)
+                here = _place_of(claim[0], node, place)
+                earlier = taken.setdefault(claim, here)
+                if earlier is not here:
+                    raise _duplicate(claim, here, earlier)
             found.append(record)
+            self._pause()
         return found
 
 
@@ -89,13 +105,10 @@ def _policy_claims(policy: Authorization) -> Iterator[_Claim]:
     yield "name", policy.key, ""
 
 
-def _duplicate(claim: _Claim, here: tuple[Node, Place], earlier: tuple[Node, Place]) -> ConfigError:
-    key, value, network = claim
-    there = _place_of(key, *earlier)
+def _duplicate(claim: _Claim, here: Place, earlier: Place) -> ConfigError:
+    _, value, network = claim
     on = f" on network {network!r}" if network else ""
-    return _place_of(key, *here).error(
-        f"{value!r} is already that of line {there.line}{on}; each needs its own"
-    )
+    return here.error(f"{value!r} is already that of line {earlier.line}{on}; each needs its own")
 
 
 def _place_of(key: str, node: Node, here: Place) -> Place:

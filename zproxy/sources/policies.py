@@ -21,9 +21,9 @@ from zproxy.model.policy import (
 )
 from zproxy.sources.document import Node, Place, Scalar, Sequence
 from zproxy.sources.fields import Fields, Text, checked, items_of, number_of, text_of
-from zproxy.sources.vocabulary import NAME, NAMESPACE, PORTS, block_of
+from zproxy.sources.vocabulary import NAME, NAMESPACE, POLICY_NAME, PORTS, block_of
 
-_KEYS: Final = ("name", "namespace", "scope", "action", "rules", "dryRun")
+KEYS: Final = ("name", "namespace", "scope", "action", "rules", "dryRun")
 _SCOPES: Final = {each.value: each for each in PolicyScope}
 _ACTIONS: Final = {each.value: each for each in Action}
 _KINDS: Final = {each.value: each for each in StringKind}
@@ -33,9 +33,9 @@ _ACCOUNT_KEYS: Final = ("namespace", "serviceAccount")
 
 def read_policy(node: Node, here: Place) -> Authorization:
     """Return the policy that `node` describes; raise ConfigError."""
-    fields = Fields(node, here, _KEYS)
+    fields = Fields(node, here, KEYS)
     return Authorization(
-        name=fields.text("name", NAME),
+        name=fields.text("name", POLICY_NAME),
         namespace=fields.text("namespace", NAMESPACE),
         scope=fields.choice("scope", _SCOPES, None) or _missing(fields, "scope", _SCOPES),
         action=fields.choice("action", _ACTIONS, None) or _missing(fields, "action", _ACTIONS),
@@ -56,9 +56,9 @@ def _rule(node: Node, here: Place) -> Rule:
 
 
 def _match(node: Node, here: Place) -> Match:
-    fields = Fields(node, here, _FIELDS)
+    fields = Fields(node, here, FIELDS)
     found: dict[str, Any] = {}
-    for key, (name, read) in _FIELDS.items():
+    for key, (name, read) in FIELDS.items():
         found[name] = tuple(read(item, place) for item, place in fields.items(key))
     return Match(**found)
 
@@ -109,7 +109,7 @@ def _port(node: Node, place: Place) -> int:
     return number_of(node, *PORTS, place)
 
 
-_FIELDS: Final[dict[str, tuple[str, Callable[[Node, Place], Any]]]] = {
+FIELDS: Final[dict[str, tuple[str, Callable[[Node, Place], Any]]]] = {
     "namespaces": ("namespaces", _namespace),
     "notNamespaces": ("not_namespaces", _namespace),
     "principals": ("principals", _principal),

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from zproxy.model.service import (
     DEFAULT_BALANCER,
@@ -18,6 +18,7 @@ from zproxy.model.service import (
     Visibility,
     WeightedWaypoint,
 )
+from zproxy.model.workload import ServicePort, Status
 from zproxy.sources.document import Node, Place, Scalar
 from zproxy.sources.fields import Fields, Text, decimal, entries_of, number_of, text_of
 from zproxy.sources.vocabulary import (
@@ -26,16 +27,19 @@ from zproxy.sources.vocabulary import (
     NETWORK,
     PORTS,
     SERVICE_HOSTNAME,
+    STATUSES,
+    UID,
     address_of,
     block_of,
     gateway,
     gateway_of,
 )
 
-_KEYS: Final = (
+KEYS: Final = (
     *("name", "namespace", "hostname", "vips", "cidrVips", "ports", "subjectAltNames", "waypoint"),
-    *("weightedWaypoints", "loadBalancer", "ipFamilies", "canonical", "visibility"),
+    *("weightedWaypoints", "loadBalancer", "ipFamilies", "canonical", "visibility", "endpoints"),
 )
+BALANCER_KEYS: Final = ("routingPreferences", "mode", "healthPolicy", "sessionAffinity")
 _IDENTITY: Final = Text(
     "an identity as spiffe://trust-domain/path",
     re.compile(r"spiffe://[a-z0-9._-]+(?:/[A-Za-z0-9._-]+)*"),
@@ -50,9 +54,19 @@ _SCOPES: Final = {each.value: each for each in Scope}
 _HEAVIEST: Final = 2**32 - 1
 
 
+class Endpoint(NamedTuple):
+    """A workload behind a service, as the service tells it; workloads tell the same of themselves."""
+
+    uid: str
+    ports: tuple[ServicePort, ...]
+    status: Status | None
+    """None where it is not said."""
+    place: Place
+
+
 def read_service(node: Node, here: Place) -> Service:
     """Return the service that `node` describes; raise ConfigError."""
-    fields = Fields(node, here, _KEYS)
+    fields = Fields(node, here, KEYS)
     vips, cidrs = _vips(fields)
     return Service(
         name=fields.text("name", NAME),
@@ -71,6 +85,25 @@ def read_service(node: Node, here: Place) -> Service:
         canonical=fields.flag("canonical"),
         visibility=fields.choice("visibility", _VISIBILITIES, Visibility.PUBLIC),
     )
+
+
+def read_endpoints(node: Node, here: Place, key: str) -> Iterator[Endpoint]:
+    """Yield the endpoints that the service `key` has in a config dump, by the uid of the workload."""
+    fields = Fields(node, here, KEYS)
+    for uid, entry, place in fields.entries("endpoints"):
+        inner = Fields(entry, place, ("workloadUid", "port", "status"))
+        if inner.text("workloadUid", UID, uid) != uid:
+            raise inner.place("workloadUid").error(f"is another workload than the entry's, {uid}")
+        ports = inner.entries("port")
+        yield Endpoint(
+            uid,
+            tuple(
+                ServicePort(key, decimal(port, *PORTS, at), number_of(target, *PORTS, at))
+                for port, target, at in ports
+            ),
+            inner.choice("status", STATUSES, None),
+            place,
+        )
 
 
 def _vips(fields: Fields) -> tuple[list[NetworkAddress], list[NetworkCidr]]:
@@ -123,8 +156,7 @@ def _balancer(fields: Fields) -> LoadBalancer:
     node = fields.node("loadBalancer")
     if node is None:
         return DEFAULT_BALANCER
-    keys = ("routingPreferences", "mode", "healthPolicy", "sessionAffinity")
-    inner = Fields(node, fields.place("loadBalancer"), keys)
+    inner = Fields(node, fields.place("loadBalancer"), BALANCER_KEYS)
     return LoadBalancer(
         inner.choices("routingPreferences", _SCOPES),
         inner.choice("mode", _MODES, BalancerMode.STANDARD),

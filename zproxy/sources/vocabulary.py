@@ -8,6 +8,7 @@ import re
 from typing import Final, NamedTuple
 
 from zproxy.model.service import GatewayAddress, NamespacedHostname, NetworkAddress
+from zproxy.model.workload import Status
 from zproxy.sources.document import Node, Place
 from zproxy.sources.fields import Fields, Text, checked, text_of
 
@@ -31,11 +32,15 @@ NETWORK: Final = Text("a network (letters, digits and ._:@+~-)", re.compile(r"[A
 SERVICE: Final = Text(
     "a service as namespace/hostname", re.compile(rf"{_LABEL}/(?:\*\.)?{_SUBDOMAIN}"), 63 + 1 + 253
 )
-POLICY: Final = Text("a policy as namespace/name", re.compile(rf"{_LABEL}/{_SUBDOMAIN}"), 63 + 1 + 253)
+_POLICY_NAME: Final = r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?"
+"""Names that istiod gives have underscores: `istio_converted_static_strict`."""
+POLICY_NAME: Final = Text("a policy's name (a-z, 0-9, -, . and _)", re.compile(_POLICY_NAME), 253)
+POLICY: Final = Text("a policy as namespace/name", re.compile(rf"{_LABEL}/{_POLICY_NAME}"), 63 + 1 + 253)
 _ADDRESS: Final = Text("network/ip, or /ip on the nameless network", re.compile(r"[^/]*/[^/]+"), 320)
 _DESTINATION: Final = Text("network/ip or namespace/hostname", re.compile(r"[^/]*/[^/]+"), 63 + 1 + 253)
 PORTS: Final = (1, 65535)
-_GATEWAY_KEYS: Final = ("destination", "hboneMtlsPort")
+STATUSES: Final = {status.value: status for status in Status}
+GATEWAY_KEYS: Final = ("destination", "hboneMtlsPort")
 
 
 class Block(NamedTuple):
@@ -53,7 +58,7 @@ def gateway(fields: Fields, key: str) -> GatewayAddress | None:
 
 def gateway_of(node: Node, here: Place) -> GatewayAddress:
     """Return the waypoint or gateway that `node` describes."""
-    inner = Fields(node, here, _GATEWAY_KEYS)
+    inner = Fields(node, here, GATEWAY_KEYS)
     text = inner.text("destination", _DESTINATION)
     port = inner.number("hboneMtlsPort", *PORTS, 15008)
     try:

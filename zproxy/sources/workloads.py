@@ -24,12 +24,13 @@ from zproxy.sources.vocabulary import (
     POLICY,
     PORTS,
     SERVICE,
+    STATUSES,
     TRUST_DOMAIN,
     UID,
     gateway,
 )
 
-_KEYS: Final = (
+KEYS: Final = (
     *("uid", "name", "namespace", "serviceAccount", "trustDomain", "workloadIps", "protocol"),
     *("node", "network", "clusterId", "canonicalName", "canonicalRevision", "workloadName", "workloadType"),
     *("status", "services", "locality", "networkMode", "hostname", "capacity"),
@@ -37,7 +38,6 @@ _KEYS: Final = (
 )
 _PROTOCOLS: Final = {protocol.value: protocol for protocol in Protocol}
 _WORKLOAD_TYPES: Final = {kind: kind for kind in ("deployment", "cronjob", "job", "pod")}
-_STATUSES: Final = {status.value: status for status in Status}
 _NETWORK_MODES: Final = {mode.value: mode for mode in NetworkMode}
 _APP_PROTOCOLS: Final = {protocol.value: protocol for protocol in AppProtocol}
 _LARGEST: Final = 2**32 - 1
@@ -45,7 +45,7 @@ _LARGEST: Final = 2**32 - 1
 
 def read_workload(node: Node, here: Place) -> Workload:
     """Return the workload that `node` describes; raise ConfigError."""
-    fields = Fields(node, here, _KEYS)
+    fields = Fields(node, here, KEYS)
     service_ports = _service_ports(fields)
     return Workload(
         uid=fields.text("uid", UID),
@@ -62,7 +62,7 @@ def read_workload(node: Node, here: Place) -> Workload:
         canonical_revision=fields.text("canonicalRevision", DESCRIPTION, ""),
         workload_name=fields.text("workloadName", DESCRIPTION, ""),
         workload_type=fields.choice("workloadType", _WORKLOAD_TYPES, "pod"),
-        status=fields.choice("status", _STATUSES, Status.HEALTHY),
+        status=fields.choice("status", STATUSES, Status.HEALTHY),
         services=tuple(service_ports),
         service_ports=tuple(port for ports in service_ports.values() for port in ports),
         locality=_locality(fields),

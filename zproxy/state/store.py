@@ -6,7 +6,7 @@ every record.
 """
 
 import ipaddress
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, Generic, NamedTuple, TypeVar
@@ -20,6 +20,14 @@ Key = TypeVar("Key", bound=Hashable)
 Record = TypeVar("Record")
 _Range = tuple[str, bool]
 """A network and whether IPv6 is meant."""
+
+
+class Records(NamedTuple):
+    """All that a mesh is made of, each record with a key of its own."""
+
+    workloads: Sequence[Workload] = ()
+    services: Sequence[Service] = ()
+    policies: Sequence[Authorization] = ()
 
 
 class Change(NamedTuple):
@@ -41,15 +49,20 @@ class Change(NamedTuple):
         return not any(self)
 
     @classmethod
-    def between(cls, former: "Mesh", mesh: "Mesh") -> "Change":
-        """Return what makes `former` hold the records of `mesh`; equal records are no change."""
+    def to(cls, records: Records, former: "Mesh") -> "Change":
+        """Return what makes `former` hold these records and no others; equal records are no change."""
+        workloads, services, policies = (
+            {each.uid: each for each in records.workloads},
+            {each.key: each for each in records.services},
+            {each.key: each for each in records.policies},
+        )
         return cls(
-            _new(former._workloads, mesh._workloads),
-            _new(former._services, mesh._services),
-            _new(former._policies, mesh._policies),
-            _gone(former._workloads, mesh._workloads),
-            _gone(former._services, mesh._services),
-            _gone(former._policies, mesh._policies),
+            _new(former._workloads, workloads),
+            _new(former._services, services),
+            _new(former._policies, policies),
+            _gone(former._workloads, workloads),
+            _gone(former._services, services),
+            _gone(former._policies, policies),
         )
 
 
@@ -74,6 +87,9 @@ class Mesh:
     memo: dict[Hashable, Any] = field(default_factory=dict)
     """What pure functions found out about this snapshot, by function and arguments. Whoever adds to it bounds
     it; any thread may."""
+    policy_memo: dict[Hashable, Any] = field(default_factory=dict)
+    """Likewise about its policies alone. All snapshots with the same policies share it, so that it also tells
+    when they change."""
 
     @classmethod
     def of(
@@ -104,6 +120,7 @@ class Mesh:
             by_cidr,
             self._lengths if by_cidr is self._by_cidr else _lengths(by_cidr.keys()),
             policies.index(self._by_scope),
+            policy_memo=self.policy_memo if policies.records is self._policies else {},
         )
 
     @property

@@ -141,6 +141,15 @@ def forwarded_text(client: Endpoint, host: str = "") -> str:
     return f'for="{client}"' + (f";host={host}" if host else "")
 
 
+def forwarded_host(forwarded: str) -> str:
+    """Return the host of a Forwarded header's first element (RFC 7239 4), without quotes; empty when none."""
+    for pair in forwarded.partition(",")[0].split(";"):
+        name, _, value = pair.strip().partition("=")
+        if name.lower() == "host":
+            return value.strip('"').lower()
+    return ""
+
+
 def traceparent_text(entropy: bytes) -> str:
     """Return a W3C traceparent, not sampled, from 24 random bytes."""
     digits = entropy.hex()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.inline import InlineDriver
-from tests.support.mesh import mesh, workload
+from tests.support.mesh import mesh, service
 from tests.support.plane import CLIENT_IP, SERVER_IP, Plane
 from tests.support.wallclock import WallClock
 from zproxy import __version__
@@ -23,7 +23,7 @@ from zproxy.identity.manager import CertificateManager
 from zproxy.model.addr import Endpoint
 from zproxy.model.attach import Attach, ProbeMode
 from zproxy.model.conn import Direction
-from zproxy.model.workload import Protocol, Status
+from zproxy.model.policy import Authorization
 from zproxy.node.pressure import Pressure
 from zproxy.node.views import Views
 from zproxy.node.workers import PlacedStraw, PodWorker
@@ -95,7 +95,9 @@ def stage(plane: Plane, tmp_path: Path) -> Stage:
 def test_every_command_of_the_cli_is_there_and_prints_as_json(stage: Stage) -> None:
     stage.enroll("demo/client")
     commands = stage.views.commands()
-    assert list(commands) == ["status", "pods", "workloads", "certs", "connections", "tunnels"]
+    assert list(commands) == [
+        *("status", "pods", "workloads", "services", "policies", "certs", "connections", "tunnels")
+    ]
     for command in commands.values():
         assert json.loads(json.dumps(answer(command))) == answer(command)
     assert commands["pods"]() == [{"pod": "demo/client"}]
@@ -125,32 +127,15 @@ def test_status_counts_what_was_and_what_is(plane: Plane, stage: Stage) -> None:
     )
 
 
-def test_workloads_are_all_of_the_mesh_sorted_with_those_enrolled_here(stage: Stage) -> None:
-    stage.mesh = mesh(
-        workload("demo/server", "10.0.0.2", "fd00::2", node="node-b"),
-        workload("demo/client", "10.0.0.1", node="node-a"),
-        workload("aaa/plain", "10.0.0.3", protocol=Protocol.TCP, status=Status.UNHEALTHY),
-    )
+def test_the_mesh_is_shown_as_it_is_at_that_moment(stage: Stage) -> None:
     stage.enroll("demo/client")
-    rows = stage.views.workloads()
-    assert [(row["namespace"], row["name"]) for row in rows] == [
-        ("aaa", "plain"),
-        ("demo", "client"),
-        ("demo", "server"),
-    ]
-    assert rows[1] == {
-        "namespace": "demo",
-        "name": "client",
-        "address": ["10.0.0.1"],
-        "node": "node-a",
-        "protocol": "HBONE",
-        "identity": CLIENT,
-        "uid": "Kubernetes//Pod/demo/client",
-        "status": "Healthy",
-        "enrolled": True,
-    }
-    assert (rows[0]["protocol"], rows[0]["status"], rows[0]["enrolled"]) == ("TCP", "Unhealthy", False)
-    assert rows[2]["address"] == ["10.0.0.2", "fd00::2"]
+    enrolled = {row["name"]: row["enrolled"] for row in stage.views.workloads()}
+    assert enrolled == {"client": True, "server": False}
+    assert (stage.views.services(), stage.views.policies()) == ([], [])
+    stage.mesh = mesh(service("demo/web.test"), Authorization("deny", "demo"))
+    assert stage.views.workloads() == []
+    assert [row["hostname"] for row in stage.views.services()] == ["web.test"]
+    assert [row["name"] for row in stage.views.policies()] == ["deny"]
 
 
 def test_certificates_have_their_dates_in_utc_and_none_before_the_first(stage: Stage) -> None:

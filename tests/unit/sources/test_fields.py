@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from zproxy.errors import ConfigError
-from zproxy.sources.document import Place, parse
+from zproxy.sources.document import Place, Scalar, Sequence, parse
 from zproxy.sources.fields import Fields, Text, did_you_mean
 
 FILE = Path("mesh.yaml")
@@ -29,6 +29,19 @@ def test_values_are_read_by_type() -> None:
     assert read.number("count", 1, 10, 1) == 7
     assert read.ips("ips") == ("10.0.0.1", "10.0.0.2", "fd00::1")
     assert [key for key, _, _ in read.entries("ports")] == ["80"]
+
+
+def test_what_was_consumed_is_let_go_of() -> None:
+    read = fields("ips: [a, [b], {c: d}]")
+    entries = read.consume("ips")
+    first, place = next(entries)
+    assert (first, str(place.key)) == (Scalar(1, "a", is_quoted=False), "ips[0]")
+    rest = [place.key for _, place in entries]
+    assert rest == ["ips[1]", "ips[2]"]
+    left = read.node("ips")
+    assert isinstance(left, Sequence)
+    assert [isinstance(item, Scalar) and item.text for item in left.items] == ["", "", ""]
+    assert not list(read.consume("word"))
 
 
 def test_absent_keys_have_their_defaults() -> None:

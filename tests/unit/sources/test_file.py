@@ -2,7 +2,6 @@
 
 import os
 import random
-import string
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.oracle.meshes import world
+from tests.support import records
 from tests.support.local_config import yaml_of
 from tests.support.mesh import workload
 from zproxy.errors import ConfigError
-from zproxy.model.workload import Protocol, Workload
+from zproxy.model.policy import Authorization
+from zproxy.model.service import Service
+from zproxy.model.workload import Workload
 from zproxy.sources import file
-from zproxy.sources.file import load
+from zproxy.sources.file import load, read
+from zproxy.state.store import Records
 
 CLIENT = workload("demo/client", "10.244.1.5", "fd00:244:1::5", node="node-a")
 SERVER = workload("demo/server", "10.244.2.5", node="node-b")
@@ -126,6 +129,28 @@ def test_one_address_on_two_networks_is_no_duplicate(path: Path) -> None:
     assert len(load(path).workloads) == 2
 
 
+def test_endpoints_of_a_service_are_found_by_it(path: Path) -> None:
+    path.write_text(
+        "services:\n- {name: web, namespace: demo, hostname: web.test, endpoints: {a: {port: {80: 8080}}}}\n"
+        "workloads:\n" + A
+    )
+    known = load(path)
+    (pod,) = known.endpoints("demo/web.test")
+    assert (pod.uid, pod.service_on(8080)) == ("a", "demo/web.test")
+    path.write_text(path.read_text().replace("{a:", "{b:"))
+    with pytest.raises(
+        ConfigError, match=r":2: services\[0\]\.endpoints\.b: there is no workload of this uid"
+    ):
+        load(path)
+
+
+def test_pauses_come_often_while_a_file_is_read(path: Path) -> None:
+    pauses: list[None] = []
+    path.write_text(yaml_of(*(workload(f"demo/pod{number}", f"10.0.0.{number}") for number in range(50))))
+    assert len(read(path, lambda: pauses.append(None)).workloads) == 50
+    assert len(pauses) > 50 + 20
+
+
 def test_a_missing_file_is_named(path: Path) -> None:
     with pytest.raises(
         ConfigError, match="cannot be read: No such file or directory; check the path"
@@ -158,22 +183,27 @@ def test_other_encodings_are_refused_with_the_line(path: Path) -> None:
         load(path)
 
 
-names = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=12).map(lambda text: f"w{text}")
-
-
-@given(st.lists(st.tuples(names, names, st.ip_addresses(v=4), st.sampled_from(Protocol)), max_size=8))
+@given(
+    st.lists(records.workloads(), max_size=3),
+    st.lists(records.services, max_size=3, unique_by=lambda each: each.key),
+    st.lists(records.policies, max_size=3, unique_by=lambda each: each.key),
+)
 def test_what_the_builder_writes_is_what_is_read(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, object, Protocol]]
+    tmp_path_factory: pytest.TempPathFactory,
+    workloads: list[Workload],
+    services: list[Service],
+    policies: list[Authorization],
 ) -> None:
-    seen: dict[object, Workload] = {}
-    for namespace, name, ip, protocol in rows:
-        item = workload(f"{namespace}/{name}", f"10.{str(ip).partition('.')[2]}", protocol=protocol)
-        if not {item.pod, *item.workload_ips} & seen.keys():
-            seen |= dict.fromkeys((item.pod, *item.workload_ips), item)
-    expected = tuple(dict.fromkeys(seen.values()))
+    claimed: set[object] = set()
+    fitting = []
+    for each in workloads:
+        claims = {each.pod, *((each.network, ip) for ip in each.workload_ips)}
+        if not claims & claimed:
+            claimed |= claims
+            fitting.append(each)
     target = tmp_path_factory.getbasetemp() / "generated.yaml"
-    target.write_text(yaml_of(*expected))
-    assert load(target).workloads == expected
+    target.write_text(yaml_of(*fitting, *services, *policies))
+    assert read(target) == Records(fitting, services, policies)
 
 
 def test_whole_meshes_are_read_as_they_were_written(path: Path) -> None:

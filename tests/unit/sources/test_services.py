@@ -20,8 +20,9 @@ from zproxy.model.service import (
     Visibility,
     WeightedWaypoint,
 )
+from zproxy.model.workload import ServicePort, Status
 from zproxy.sources.document import Place, parse
-from zproxy.sources.services import read_service
+from zproxy.sources.services import Endpoint, read_endpoints, read_service
 
 FILE = Path("mesh.yaml")
 MINIMAL = "name: n\nnamespace: ns\nhostname: n.test\n"
@@ -78,6 +79,41 @@ visibility: Namespace
         canonical=True,
         visibility=Visibility.NAMESPACE,
     )
+
+
+def told(text: str) -> list[Endpoint]:
+    root = parse(text, FILE)
+    assert root is not None
+    return list(read_endpoints(root, Place(FILE, root.line, "services[0]"), "ns/n.test"))
+
+
+def test_endpoints_of_a_config_dump_are_read() -> None:
+    assert told(MINIMAL) == []
+    text = (
+        MINIMAL
+        + "endpoints:\n  a//Pod/ns/x: {workloadUid: a//Pod/ns/x, port: {80: 8080}, status: Unhealthy}\n"
+    )
+    (endpoint,) = told(text + "  b: {workloadUid: b}\n")[:1]
+    assert endpoint[:3] == ("a//Pod/ns/x", (ServicePort("ns/n.test", 80, 8080),), Status.UNHEALTHY)
+    assert endpoint.place.key == "services[0].endpoints[a//Pod/ns/x]"
+    assert told(text + "  b: {}\n")[1][:3] == ("b", (), None)
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("{workloadUid: b}", "endpoints.a.workloadUid: is another workload than the entry's, a"),
+        ("{port: {80: 0}}", "endpoints.a.port[80]: '0' is not a whole number from 1 to 65535"),
+        ("{status: Sick}", "endpoints.a.status: 'Sick' is not one of Healthy, Unhealthy"),
+        ("{uid: a}", "endpoints.a.uid: unknown key"),
+        ("[]", "endpoints.a: a list is not a mapping"),
+    ],
+)
+def test_a_bad_endpoint_names_file_line_and_key(entry: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        told(MINIMAL + f"endpoints:\n  a: {entry}\n")
+    assert str(caught.value).startswith("mesh.yaml:5: services[0].")
+    assert says in str(caught.value)
 
 
 @pytest.mark.parametrize(

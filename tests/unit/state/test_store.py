@@ -8,7 +8,7 @@ from tests.support.mesh import mesh, workload
 from zproxy.model.policy import Authorization, PolicyScope
 from zproxy.model.service import NetworkAddress, NetworkCidr, Service
 from zproxy.model.workload import NetworkMode, Protocol, ServicePort
-from zproxy.state.store import Change, Mesh
+from zproxy.state.store import Change, Mesh, Records
 
 CLIENT = workload("demo/client", "10.244.1.5", "fd00:244:1::5")
 SERVER = workload("demo/server", "10.244.2.5")
@@ -109,14 +109,13 @@ def test_repr_is_short() -> None:
     assert repr(mesh(CLIENT, SERVER)) == "Mesh(2 workloads, 0 services, 0 policies)"
 
 
-def test_the_change_between_two_snapshots_leads_from_one_to_the_other() -> None:
-    service = Service("web", "demo", "web.test")
+def test_the_change_to_other_records_leads_there() -> None:
+    gone = Service("web", "demo", "web.test")
     policy = Authorization("deny", "demo")
-    before = mesh(CLIENT, SERVER, service)
-    after = mesh(workload("demo/client", "10.244.1.9"), policy)
-    change = Change.between(before, after)
+    moved = workload("demo/client", "10.244.1.9")
+    before = mesh(CLIENT, SERVER, gone)
+    change = Change.to(Records([moved], [], [policy]), before)
     assert [len(part) for part in change] == [1, 0, 1, 1, 1, 0]
-    became = before.changed(change)
-    assert set(became.workloads) == set(after.workloads)
-    assert (became.services, became.policies) == (after.services, after.policies)
-    assert Change.between(after, mesh(workload("demo/client", "10.244.1.9"), policy)).is_empty
+    after = before.changed(change)
+    assert (after.workloads, after.services, after.policies) == ((moved,), (), (policy,))
+    assert Change.to(Records([workload("demo/client", "10.244.1.9")], [], [policy]), after).is_empty

@@ -1,0 +1,34 @@
+"""Endpoints that services tell of: a config dump has them there, and there only."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from zproxy.model.workload import ServicePort, Workload
+from zproxy.sources.services import Endpoint
+
+
+def with_endpoints(workloads: Iterable[Workload], told: Iterable[tuple[str, Endpoint]]) -> list[Workload]:
+    """Return the workloads, which are endpoints also of the services that say so; raise ConfigError.
+
+    `told` are keys of services and what each says. What a workload says of itself has the first word.
+    """
+    known = {each.uid: each for each in workloads}
+    for service, endpoint in told:
+        workload = known.get(endpoint.uid)
+        if workload is None:
+            raise endpoint.place.error("there is no workload of this uid; name one of the list `workloads:`")
+        if endpoint.status not in (None, workload.status):
+            raise endpoint.place.error(
+                f"the workload says {workload.status.value}; say it there only, for all its services"
+            )
+        if service not in workload.services:
+            known[endpoint.uid] = _behind(workload, service, endpoint.ports)
+    return list(known.values())
+
+
+def _behind(workload: Workload, service: str, ports: tuple[ServicePort, ...]) -> Workload:
+    return replace(
+        workload,
+        services=(*workload.services, service),
+        service_ports=(*workload.service_ports, *ports),
+    )
