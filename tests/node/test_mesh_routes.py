@@ -12,6 +12,7 @@ from tests.support.gateway import running
 from tests.support.meshed import (
     APP,
     ECHO,
+    HOME,
     SUFFIX,
     WAYPOINT_NAME,
     WEB_V6,
@@ -175,6 +176,7 @@ def test_another_network_is_reached_through_its_gateway(world: Meshed, by: str) 
     (outer,), (inner,) = gateway.requests, server.requests
     assert (outer.authority, inner.authority) == (authority, authority)
     assert outer.headers.get("x-forwarded-network") is None
+    assert inner.headers.get("x-forwarded-network") == HOME
     said(
         line,
         dst__addr=f"{world.pods['gateway'].ip4}:15008",
@@ -190,6 +192,32 @@ def test_another_network_is_reached_through_its_gateway(world: Meshed, by: str) 
     assert "error=" not in line
     wanted = [then + new for then, new in zip(before, (1, 5, 22), strict=True)]
     wait_for(lambda: counted() == wanted, "counted once, with its bytes")
+
+
+def test_a_pod_of_another_network_knows_who_it_is_that_comes_by_the_gateway(world: Meshed) -> None:
+    authority = f"remote-pod.{SUFFIX}:80"
+    far, gateway_ip = world.pods["far"].ip4, world.pods["gateway"].ip4
+    way = {authority: world.connector("gateway", far, 15008)}
+    with running(world.played("gateway", account("gateway"), way)):
+        answer, line = world.ask_service("remote-pod", b"hello")
+    assert answer == f"far {gateway_ip} hello".encode()
+    said(
+        line,
+        dst__addr=f"{gateway_ip}:15008",
+        dst__hbone_addr=authority,
+        dst__workload='"far"',
+        dst__identity=f'"{account("far")}"',
+    )
+    inbound = world.b.access(f"dst.hbone_addr={authority} ")[-1]
+    said(
+        inbound,
+        src__workload='"client"',
+        src__identity=f'"{account("client")}"',
+        dst__service=f'"remote-pod.{SUFFIX}"',
+        dst__workload='"far"',
+        bytes_sent=str(len(answer)),
+        bytes_recv="5",
+    )
 
 
 def test_many_connections_through_a_gateway_arrive_intact(world: Meshed) -> None:

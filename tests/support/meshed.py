@@ -1,12 +1,14 @@
 """A mesh of two networks on real namespaces: services, waypoints, a gateway, and who is not there.
 
-`client` and `one` are pods of node a, `two` one of node b. `waypoint`, `gateway` and `remote` are HBONE
-servers that the test plays, with certificates of the mesh's own CA; `plain` has no proxy, `gone` nothing.
+`client` and `one` are pods of node a, `two` and `far` of node b, the latter on the other network. `waypoint`,
+`gateway` and `remote` are HBONE servers that the test plays, with certificates of the mesh's own CA; `plain`
+has no proxy, `gone` nothing.
 """
 
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +30,8 @@ from zproxy.model.service import (
 )
 from zproxy.model.workload import Protocol, Workload
 
-NAMES: Final = ("client", "one", "two", "waypoint", "gateway", "remote", "plain", "gone")
+NAMES: Final = ("client", "one", "two", "waypoint", "gateway", "remote", "plain", "gone", "far")
+HOME: Final = "home"
 ELSEWHERE: Final = "elsewhere"
 WAYPOINT_NAME: Final = "waypoint.zproxy.test"
 GATEWAY_NAME: Final = "gateway.zproxy.test"
@@ -64,19 +67,21 @@ class Meshed:
         self._add(
             "sticky", "one", "two", load_balancer=LoadBalancer(session_affinity=SessionAffinity.CLIENT_IP)
         )
-        self._add("guarded-by-vip", "two", waypoint=_at(NetworkAddress("", vip(99))))
-        self._add("guarded-by-ip", "two", waypoint=_at(NetworkAddress("", waypoint)))
+        self._add("guarded-by-vip", "two", waypoint=_at(NetworkAddress(HOME, vip(99))))
+        self._add("guarded-by-ip", "two", waypoint=_at(NetworkAddress(HOME, waypoint)))
         self._add("guarded-by-service", "two", waypoint=_at(NamespacedHostname("demo", f"waypoint.{SUFFIX}")))
         self._add("guarded-by-workload", "two", waypoint=_at(NamespacedHostname("demo", WAYPOINT_NAME)))
         self._add("remote-by-ip", "far-by-ip", subject_alt_names=(str(ECHO),))
+        self._add("remote-pod", "far", subject_alt_names=(str(account("far")),))
         self._add("remote-by-name", "far-by-name", subject_alt_names=(str(ECHO),))
-        self.services["waypoint"] = service(f"demo/waypoint.{SUFFIX}", vip(99), ports={15008: 15008})
+        way = service(f"demo/waypoint.{SUFFIX}", vip(99), ports={15008: 15008})
+        self.services["waypoint"] = _at_home(way)
         self._members["waypoint"] = ["waypoint"]
 
     def _add(self, name: str, *members: str, more: Sequence[str] = (), **fields: Any) -> None:
         number = len(self.services) + 1
         key = f"demo/{name}.{SUFFIX}"
-        self.services[name] = service(key, vip(number), *more, ports={80: APP}, **fields)
+        self.services[name] = _at_home(service(key, vip(number), *more, ports={80: APP}, **fields))
         self._members[name] = list(members)
 
     def workloads(self) -> list[Workload]:
@@ -90,7 +95,7 @@ class Meshed:
             workload("demo/waypoint", *pods["waypoint"].ips, node="n3"),
             workload("demo/named-waypoint", hostname=WAYPOINT_NAME, service_account="waypoint"),
             workload(
-                "demo/guarded", *pods["remote"].ips, waypoint=_at(NetworkAddress("", pods["waypoint"].ip4))
+                "demo/guarded", *pods["remote"].ips, waypoint=_at(NetworkAddress(HOME, pods["waypoint"].ip4))
             ),
             workload("demo/plain", *pods["plain"].ips, protocol=Protocol.TCP),
             workload("demo/gone", *pods["gone"].ips),
@@ -101,13 +106,23 @@ class Meshed:
                 network_gateway=_at(NetworkAddress(ELSEWHERE, gateway)),
             ),
             workload(
+                "demo/far",
+                *pods["far"].ips,
+                node=self.b.name,
+                network=ELSEWHERE,
+                network_gateway=_at(NetworkAddress(ELSEWHERE, gateway)),
+            ),
+            workload(
                 "demo/far-by-name",
                 network=ELSEWHERE,
                 network_gateway=_at(NamespacedHostname("demo", GATEWAY_NAME)),
             ),
         ]
         return [
-            behind(each, *(self.services[name] for name, of in self._members.items() if each.name in of))
+            behind(
+                replace(each, network=each.network or HOME),
+                *(self.services[name] for name, of in self._members.items() if each.name in of),
+            )
             for each in records
         ]
 
@@ -117,7 +132,7 @@ class Meshed:
             node.config.write_text(yaml_of(*self.workloads(), *self.services.values()))
 
     def start(self) -> None:
-        """Start both daemons and enrol the three pods; names resolve as the mesh's own."""
+        """Start both daemons and enrol the pods; names resolve as the mesh's own."""
         hosts = self._directory / "hosts"
         hosts.write_text(f"127.0.0.1 localhost\n{self.pods['waypoint'].ip4} {WAYPOINT_NAME}\n")
         within = 'mount --bind "$0" /etc/hosts && exec "$@"'
@@ -126,7 +141,7 @@ class Meshed:
             node.launch()
         for node in self.nodes:
             node.await_ready()
-        for name, node in (("client", self.a), ("one", self.a), ("two", self.b)):
+        for name, node in (("client", self.a), ("one", self.a), ("two", self.b), ("far", self.b)):
             node.client.call("enroll", pod=f"demo/{name}", netns=self.pods[name].name)
 
     def played(self, name: str, identity: SpiffeId, forwards: Mapping[str, Dial]) -> Gateway:
@@ -195,6 +210,10 @@ def named(name: str) -> Callable[[socket.socket, Any], None]:
     return answer
 
 
+def _at_home(item: Service) -> Service:
+    return replace(item, vips=tuple(each._replace(network=HOME) for each in item.vips))
+
+
 def _at(destination: NetworkAddress | NamespacedHostname) -> GatewayAddress:
     return GatewayAddress(destination)
 
@@ -208,7 +227,7 @@ def meshed(directory: Path) -> Iterator[Meshed]:
         for node in world.nodes:
             stack.callback(node.clean)
         world.start()
-        for name in ("one", "two", "waypoint", "remote", "plain"):
+        for name in ("one", "two", "waypoint", "remote", "plain", "far"):
             stack.callback(App(world.pods[name], APP, named(name)).close)
         yield world
 
