@@ -46,6 +46,7 @@ from zproxy.observe.access import AccessLog
 from zproxy.observe.connections import Connections
 from zproxy.observe.log import LineWriter, set_up
 from zproxy.observe.metrics import Metrics, Read
+from zproxy.proxy.balancer import Balancer
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.straw import Straw
 from zproxy.sources import file
@@ -218,8 +219,7 @@ class Daemon:
         with contextlib.suppress(WorkerFailed):
             while await self._is_mesh_old.wait():
                 self._is_mesh_old.clear()
-                straws = [pod.straw for pod in self._manager.pods.values()]
-                await self._mesh.reload(straws, self._workers)
+                await self._mesh.reload(self._manager.straws, self._workers)
 
     def _make_workers(self, options: Options, log: AccessLog) -> list[PodWorker]:
         """Give each worker its own of everything that changes; connections are numbered by one counter."""
@@ -232,12 +232,20 @@ class Daemon:
                 log, worker.limits.ended_connections, worker.limits.metric_series, numbers
             )
             engine = self.engine if number == 0 else choose_engine()
+            balancer = Balancer(options.settings, connections.totals.balancing)
             self._drivers.append(driver)
-            made.append(PodWorker(driver, connections, partial(self._straw, worker, connections, engine)))
+            make = partial(self._straw, worker, connections, engine, balancer)
+            made.append(PodWorker(driver, connections, make))
         return made
 
     def _straw(
-        self, worker: Worker, connections: Connections, engine: TlsEngine, workload: Workload, netns: Netns
+        self,
+        worker: Worker,
+        connections: Connections,
+        engine: TlsEngine,
+        balancer: Balancer,
+        workload: Workload,
+        netns: Netns,
     ) -> Straw:
         """Make the straw of a pod; called on `worker`."""
         pod = PodContext(
@@ -250,6 +258,7 @@ class Daemon:
             connections=connections,
             decide=partial(authorize, self._settings.compat),
             settings=self._settings,
+            balancer=balancer,
         )
         return Straw(pod)
 

@@ -30,6 +30,8 @@ MAX_WORKERS: Final = 64
 class Deadlines(NamedTuple):
     """Longest waits, in seconds. A peer that misses one loses its connection, and nobody else notices."""
 
+    name_s: float = 5.0
+    """DNS, for a workload that is known by its host name only."""
     connect_s: float = 10.0
     """TCP connect, ztunnel's constant."""
     handshake_s: float = 10.0

@@ -53,10 +53,34 @@ class ConnectFailed(ZproxyError):
     reason = "CONNECT"
 
 
+class NameFailed(ConnectFailed):
+    """DNS knows no address of a workload that has no other than that."""
+
+    reason = "DNS"
+
+
 class ConnectTimedOut(ConnectFailed):
     """Port 15008 of a pod did not even refuse: something on the way drops what goes there."""
 
     reason = "NETWORK_POLICY"
+
+
+class PeerRefused(ZproxyError):
+    """A peer answered a CONNECT with something else than 200."""
+
+    reason = "CONNECT"
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"http status: {status}")
+        self.status = status
+        if status == 401:
+            self.reason = "PEER_DENY"
+
+
+class TooMany(ZproxyError):
+    """A bound of our own was reached; nobody else is at fault."""
+
+    reason = "LIMIT"
 
 
 class TlsFailed(ZproxyError):

@@ -39,8 +39,10 @@ def is_allowed(
 
 
 def _applies(policy: Authorization, workload: Workload) -> bool:
+    if policy.key in workload.authorization_policies:
+        return True
     if policy.scope is PolicyScope.WORKLOAD_SELECTOR:
-        return policy.key in workload.authorization_policies
+        return False
     return policy.scope is PolicyScope.GLOBAL or policy.namespace == workload.namespace
 
 

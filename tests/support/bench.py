@@ -110,6 +110,10 @@ class Bench:
         self._played.append(server)
         return server
 
+    def play(self, peer: Played) -> None:
+        """Move `peer`, too, while the bench waits, and close it in the end."""
+        self._played.append(peer)
+
     def close(self) -> None:
         """Close what the test opened, then the worker."""
         self.worker.poller.flush()

@@ -12,7 +12,7 @@ from tests.support.ca import shared_ca
 from tests.support.fake_net import FakeEngine, FakePoller, FakeSocket
 from tests.support.fuzz_frames import Soup, cuts, halves, joined, mutate, pieces
 from tests.support.fuzz_wire import GREETING, LIMITS, Call, Feed
-from tests.support.mesh import allow_all, mesh, workload
+from tests.support.mesh import allow_all, behind, mesh, service, workload
 from tests.support.plane import CLIENT_IP, SERVER_IP, FixedCertificates, Lines
 from zproxy.config import Deadlines
 from zproxy.hbone.pool import Pool
@@ -22,6 +22,7 @@ from zproxy.model.settings import DEFAULT_SETTINGS
 from zproxy.net.buffers import Buffers
 from zproxy.net.worker import Worker
 from zproxy.observe.connections import Connections
+from zproxy.proxy.balancer import Balancer
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.inbound import Inbound
 from zproxy.proxy.outbound import Outbound, dial_tunnel
@@ -30,7 +31,14 @@ from zproxy.wire import frames
 from zproxy.wire.stream import Role
 
 SMALL: Final = LIMITS._replace(backlog_bytes=4096, streams_waiting=6)
-_MESH: Final = mesh(workload("demo/client", CLIENT_IP), workload("demo/server", SERVER_IP))
+_VIP: Final = Endpoint("10.96.0.1", 80)
+_WEB: Final = service("demo/web.test", _VIP.ip)
+_MESH: Final = mesh(
+    workload("demo/client", CLIENT_IP),
+    behind(workload("demo/server", SERVER_IP), _WEB),
+    behind(workload("demo/twin", "127.0.0.3", service_account="server"), _WEB),
+    _WEB,
+)
 _CALLS: Final = (
     "connect", "app sends", "app sends", "app sends", "app drains", "app takes", "app stalls", "app ends",
     "tunnel drains", "tunnel takes", "new app", "refuse", "app breaks", "tunnel stalls", "tick",
@@ -104,7 +112,7 @@ class World:
         self.worker.buffers = _BUFFERS
         _BUFFERS.lent = 0
         self.connections = Connections(Lines(), 4, 4)
-        client, server = _MESH.workloads
+        client, server, _ = _MESH.workloads
         here, there = (server, client) if self._is_server else (client, server)
         self.pod = PodContext(
             workload=here,
@@ -116,6 +124,7 @@ class World:
             connections=self.connections,
             decide=allow_all,
             settings=DEFAULT_SETTINGS,
+            balancer=Balancer(DEFAULT_SETTINGS, self.connections.totals.balancing, Random(7)),
         )
         self.pod.pool = Pool(
             lambda key, watcher: dial_tunnel(self.pod, key, watcher),
@@ -144,8 +153,8 @@ class World:
         return self.apps[-1]
 
     def original_destination(self, _sock: FakeSocket) -> Endpoint:
-        """See SocketFactory."""
-        return Endpoint(SERVER_IP, 8080)
+        """See SocketFactory: every other app dials a service of two endpoints, so that there is another."""
+        return _VIP if len(self.apps) % 2 else Endpoint(SERVER_IP, 8080)
 
     def feed(self, piece: bytes) -> None:
         """Let the peer say something, on the youngest tunnel."""
@@ -211,6 +220,7 @@ class World:
         waits = (worker.connecting, worker.handshaking, worker.answering, worker.half_closed)
         assert not any(map(len, waits)), "something still waits"
         assert _BUFFERS.lent == 0
+        assert not pod.balancer._open, "a connection is still counted"
         totals = self.connections.totals
         assert totals.opened == totals.closed
         assert self.connections.live() == 0

@@ -48,6 +48,8 @@ class Node:
         self.name = name
         self.options = options
         """More words for `zproxy run`, from the next start on."""
+        self.wrapper: Sequence[str] = ()
+        """Words before the command, from the next start on."""
         self.source: Path | None = None
         """Where another version of zproxy is, from the next start on; None for this one."""
         self.config = directory / f"{name}.yaml"
@@ -71,6 +73,7 @@ class Node:
         command += ["--config", str(self.config), "--ca-dir", str(self.ca), *self.options]
         environment = None if self.source is None else dict(os.environ, PYTHONPATH=str(self.source))
         with self.log.open("ab") as log:
+            command = [*self.wrapper, *command]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.source, env=environment)
 
     def is_ready(self) -> bool:

@@ -149,9 +149,13 @@ class Plane(Bench):
         self.wait(lambda: self.connections.totals.opened > before)
         return sock
 
+    def has_waiting(self, app: socket.socket) -> bool:
+        """Tell whether a connection waits to be accepted by `app`."""
+        return bool(select.select([app], [], [], 0)[0])
+
     def accept(self, app: socket.socket) -> socket.socket:
         """Return the next connection that reaches `app`."""
-        self.wait(lambda: bool(select.select([app], [], [], 0)[0]))
+        self.wait(lambda: self.has_waiting(app))
         sock, _ = app.accept()
         return self.keep(sock)
 

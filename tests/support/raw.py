@@ -110,6 +110,8 @@ class RawPeer:
     def _take(self, cipher: bytes) -> None:
         if not cipher:
             self.is_cut = True
+            with contextlib.suppress(OSError):
+                self.sock.shutdown(socket.SHUT_WR)
             return
         try:
             self.tls.feed(memoryview(cipher))

@@ -1,5 +1,6 @@
 """The dialling end of a tunnel: from a pod's own address to podIP:15008, to one expected identity."""
 
+import contextlib
 import errno
 import os
 import socket
@@ -11,6 +12,7 @@ from zproxy.hbone.owner import StreamOwner
 from zproxy.hbone.tunnel import State, Tunnel
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import PoolKey
+from zproxy.model.identity import SpiffeId
 from zproxy.net.deadline import Deadline
 from zproxy.net.poller import READ, WRITE
 from zproxy.net.sockets import peer_of
@@ -43,6 +45,8 @@ class ClientTunnel(Tunnel):
         self.remote = key.dst
         self.peer = ""
         """Which of the expected identities it proved, as a URI."""
+        self.peer_id: SpiffeId | None = None
+        """The same, if it has the shape of a workload's."""
         self.idle_since: float | None = None
         self._watcher = watcher
         worker.connecting.start(self, worker.poller.now)
@@ -96,6 +100,8 @@ class ClientTunnel(Tunnel):
         if not self.peer:
             names = ", ".join(found) or "no SPIFFE identity"
             raise TlsFailed(f"{self.remote} presented {names}; expected {' or '.join(expected)}")
+        with contextlib.suppress(ValueError):
+            self.peer_id = SpiffeId.parse(self.peer)
 
     def on_open(self) -> None:
         """Tell the pool."""
@@ -113,7 +119,7 @@ class ClientTunnel(Tunnel):
     def on_draining(self) -> None:
         """The peer sent GOAWAY: streams live on, new ones go elsewhere."""
         if not self.wire.open_streams:
-            self.close()
+            self.leave()
 
     def on_idle(self) -> None:
         """The last stream ended: keep the tunnel for a while."""
@@ -137,6 +143,10 @@ class ClientTunnel(Tunnel):
             self.fail(connect_failure(self.remote, code))
             return
         self.local = peer_of(self.sock.getsockname())
+        self.shake_hands()
+
+    def shake_hands(self) -> None:
+        """Begin TLS: the way to the peer is open."""
         self.worker.connecting.done(self)
         self.worker.handshaking.start(self, self.worker.poller.now)
         self.state = State.HANDSHAKING

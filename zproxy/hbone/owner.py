@@ -3,12 +3,13 @@
 from typing import Final, Protocol
 
 from zproxy.errors import ZproxyError
+from zproxy.wire.headers import Headers
 
 
 class StreamOwner(Protocol):
     """The app's side of a stream. Called by its tunnel only; after `on_reset` or `on_lost` NEVER again."""
 
-    def on_answer(self, status: int) -> None:
+    def on_answer(self, status: int, headers: Headers) -> None:
         """Our CONNECT was answered."""
 
     def on_data(self, chunks: list[memoryview]) -> None:
@@ -30,7 +31,7 @@ class StreamOwner(Protocol):
 class _Nobody:
     """Owner of a stream whose app is gone, or never was: whatever still comes concerns no one."""
 
-    def on_answer(self, status: int) -> None:
+    def on_answer(self, status: int, headers: Headers) -> None:
         """See StreamOwner."""
 
     def on_data(self, chunks: list[memoryview]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import Protocol
 
-from zproxy.errors import TunnelClosed, ZproxyError
+from zproxy.errors import TooMany, TunnelClosed, ZproxyError
 from zproxy.hbone.client import ClientTunnel, TunnelWatcher
 from zproxy.hbone.tunnel import State
 from zproxy.model.conn import PoolKey
@@ -87,9 +87,7 @@ class Pool:
                 waiter.on_tunnel(self._tunnels[key][choice])
                 return
         if self._waiters >= self._max_waiting:
-            waiter.on_no_tunnel(
-                TunnelClosed(f"{self._waiters} connections already wait for tunnels of this pod")
-            )
+            waiter.on_no_tunnel(TooMany(f"{self._waiters} connections already wait for tunnels of this pod"))
             return
         self._waiting.setdefault(key, {})[waiter] = None
         self._waiters += 1
@@ -119,9 +117,9 @@ class Pool:
         for tunnel in tuple(self.tunnels()):
             tunnel.close()
 
-    def retire(self, is_stale: Callable[[PoolKey], bool], why: ZproxyError) -> None:
-        """Drop the tunnels whose peer is no more what their key says; streams and waiters hear `why`."""
-        for tunnel in [tunnel for tunnel in self.tunnels() if is_stale(tunnel.key)]:
+    def retire(self, is_stale: Callable[[ClientTunnel], bool], why: ZproxyError) -> None:
+        """Drop the tunnels whose peer is not who was meant any more; streams and waiters hear `why`."""
+        for tunnel in [tunnel for tunnel in self.tunnels() if is_stale(tunnel)]:
             tunnel.fail(why)
 
     def drain(self) -> None:

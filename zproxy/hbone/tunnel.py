@@ -62,7 +62,7 @@ class Tunnel(TunnelHooks):
     """What both roles share. Runs on one worker; closes its socket on every path that ends it."""
 
     def __init__(self, worker: Worker, sock: socket.socket, tls: TlsSession, wire: HboneConnection) -> None:
-        tune_tunnel(sock)
+        self.tune(sock)
         self.id = next(_numbers)
         self.worker = worker
         self.sock = sock
@@ -78,9 +78,15 @@ class Tunnel(TunnelHooks):
         self.streams_total = 0
         self._outbox = Outbox(worker, sock, tls, wire)
         self._is_dirty = False
+        self._leaving_since: float | None = None
+        """When it was asked to close as soon as everything is sent, if it was."""
         self._starved: dict[StreamOwner, None] = {}
         """Owners whose pull found no room, longest waiting first."""
         worker.ticking.add(self)
+
+    def tune(self, sock: socket.socket) -> None:
+        """Set the options of the tunnel's socket."""
+        tune_tunnel(sock)
 
     def on_event(self, events: int) -> None:
         """Serve readiness of the socket."""
@@ -103,6 +109,9 @@ class Tunnel(TunnelHooks):
             self.fail(PeerBrokeProtocol(f"{self.remote} makes us answer and does not read the answers"))
             return
         frame_s = self.worker.frame_s
+        if self._leaving_since is not None and now - self._leaving_since > frame_s:
+            self.fail(PeerBrokeProtocol(f"{self.remote} does not read the end of what it was sent"))
+            return
         is_owed = self.state is State.OPEN and self.wire.open_streams > 0
         finding = self.vigil.look(now, unfinished=self.wire.unfinished, frame_s=frame_s, is_owed=is_owed)
         if finding is Finding.PING:
@@ -171,7 +180,7 @@ class Tunnel(TunnelHooks):
         if self.wire.open_streams or self.state is not State.OPEN:
             return
         if self.wire.is_draining:
-            self.close()
+            self.leave()
         else:
             self.on_idle()
 
@@ -209,6 +218,14 @@ class Tunnel(TunnelHooks):
             self._send()
         self._finish(None)
 
+    def leave(self) -> None:
+        """Close in order as soon as everything is sent: what a stream ended with is not lost."""
+        self.flush()
+        if not self._outbox.has_backlog:
+            self.close()
+        elif self._leaving_since is None:
+            self._leaving_since = self.worker.poller.now
+
     def drain(self) -> None:
         """Take no more streams and close when the last one ends; one still being opened has waiters."""
         if self.state is not State.OPEN:
@@ -217,7 +234,7 @@ class Tunnel(TunnelHooks):
             self.wire.goaway()
             self.touch()
         else:
-            self.close()
+            self.leave()
 
     def fail(self, error: ZproxyError) -> None:
         """Close because of `error`; the peer gets what alert or GOAWAY there is, if it still listens."""
@@ -246,6 +263,8 @@ class Tunnel(TunnelHooks):
             return
         if has_room:
             self._feed_starved()
+        if self._leaving_since is not None and not self._outbox.has_backlog:
+            self.close()
 
     def _receive(self) -> None:
         buffers = self.worker.buffers
@@ -297,7 +316,7 @@ class Tunnel(TunnelHooks):
                 self.streams_total += 1
                 self.on_request(event)
             elif isinstance(event, StreamAnswered):
-                event.stream.owner.on_answer(event.status)
+                event.stream.owner.on_answer(event.status, event.headers)
             elif isinstance(event, StreamReset):
                 self._starved.pop(event.stream.owner, None)
                 event.stream.owner.on_reset(event.code)

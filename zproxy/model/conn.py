@@ -44,3 +44,5 @@ class PoolKey(NamedTuple):
     src_ip: str
     dst: Endpoint
     """Peer IP and, but for gateways of other networks, port 15008."""
+    dst_uid: str = ""
+    """Whom the mesh has there: when it is somebody else, tunnels lead to nobody that was meant."""

@@ -39,6 +39,23 @@ class Upstream(NamedTuple):
     hostname: str = ""
     """Of a workload without addresses: what DNS must find before `address`, whose ip is empty, can be
     dialled."""
+    beyond: str = ""
+    """Of a gateway: the uid of the endpoint behind it."""
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether others might have been as good: endpoints of a service, or waypoints."""
+        return self.service is not None or self.role is not Role.DESTINATION
+
+    @property
+    def target_port(self) -> int:
+        """The port of the endpoint's app, of a plain one as well."""
+        return self.port if self.identities else self.address.port
+
+    @property
+    def chosen(self) -> str:
+        """The uid of whom the balancer chose: the endpoint behind a gateway, else who is dialled."""
+        return self.beyond or self.workload.uid
 
 
 class Passthrough(NamedTuple):

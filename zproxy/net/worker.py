@@ -6,6 +6,7 @@ from typing import Final, Protocol
 from zproxy.config import Deadlines, Limits
 from zproxy.net.buffers import Buffers
 from zproxy.net.deadline import Deadline, Waiter
+from zproxy.net.names import Names
 from zproxy.net.pipes import Pipes
 from zproxy.net.poller import Flushable, Pollable, Poller
 
@@ -38,6 +39,8 @@ class Worker:
         self._on_crash = on_crash
         self.buffers = Buffers()
         self.pipes = Pipes()
+        self.names = Names(self.poller)
+        self.naming = Deadline("DNS", deadlines.name_s)
         self.connecting = Deadline("TCP connect", deadlines.connect_s)
         self.handshaking = Deadline("TLS and HTTP/2 handshake", deadlines.handshake_s)
         self.agreeing = Deadline("SETTINGS acknowledgement", deadlines.settings_ack_s)
@@ -54,8 +57,8 @@ class Worker:
         """Expire waits and tick; then flush what that made dirty."""
         now = self.poller.now = self.poller.clock()
         for deadline in (
-            self.paused, self.connecting, self.handshaking, self.agreeing, self.answering, self.half_closed,
-            self.idle,
+            self.paused, self.naming, self.connecting, self.handshaking, self.agreeing, self.answering,
+            self.half_closed, self.idle,
         ):  # fmt: skip
             for waiter in deadline.expired(now):
                 try:
@@ -76,5 +79,6 @@ class Worker:
 
     def close(self) -> None:
         """Drop poller and pipes; everything on the poller must be closed before."""
+        self.names.close()
         self.poller.close()
         self.pipes.close()

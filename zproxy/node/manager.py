@@ -26,7 +26,7 @@ from zproxy.node.pod import Pod
 from zproxy.node.records import Record, Records
 from zproxy.node.refused import Refused
 from zproxy.node.routes import PodNetwork
-from zproxy.node.workers import PodWorker, least_loaded
+from zproxy.node.workers import PlacedStraw, PodWorker, least_loaded
 from zproxy.state.store import Mesh
 from zproxy.steering.steering import Steering
 
@@ -184,6 +184,11 @@ class Manager:
     async def recorded(self) -> set[int]:
         """Return the cookies of the pods that there is a record of."""
         return {record.cookie for record in await asyncio.to_thread(list, self._records.load())}
+
+    async def straws(self) -> list[PlacedStraw]:
+        """Return the straws of all pods, those that are being enrolled among them: it waits for these."""
+        async with self.lock:
+            return [pod.straw for pod in self.pods.values()]
 
     async def drain(self) -> None:
         """Let no pod take anything new; what is under way goes on."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -14,6 +14,7 @@ from zproxy.node.workers import PlacedStraw, PodWorker
 from zproxy.sources import file
 from zproxy.sources.pace import considerate
 from zproxy.state.dangling import dangling
+from zproxy.state.policy import prepare
 from zproxy.state.store import Change, Mesh
 
 LOOK_S: Final = 0.5
@@ -24,6 +25,9 @@ NAMED: Final = 20
 
 Stamp = tuple[int, int, int, int] | None
 """What tells one state of a file from another; None while it cannot be looked at."""
+
+Straws = Callable[[], Awaitable[Sequence[PlacedStraw]]]
+"""Returns those that there are, once nobody is being enrolled."""
 
 _log = logging.getLogger("zproxy.node")
 
@@ -45,6 +49,7 @@ class CurrentMesh:
         self._path = path
         self._mesh = mesh
         self._stamp = stamp
+        prepare(mesh)
 
     def __call__(self) -> Mesh:
         """Return the snapshot; it NEVER changes, another one takes its place."""
@@ -69,8 +74,10 @@ class CurrentMesh:
         if more:
             _log.warning("%s: %d more references lead nowhere", self._path, more)
 
-    async def reload(self, straws: Iterable[PlacedStraw], workers: Sequence[PodWorker]) -> None:
+    async def reload(self, straws: Straws, workers: Sequence[PodWorker]) -> None:
         """Read the file again; when it is bad, say so and keep what there is. One call at a time.
+
+        `straws` is asked when the new mesh holds: whoever has a straw by then may have used the old one.
 
         Open connections are decided again by the new mesh; what it still allows goes on. An enrolled pod
         keeps the identity that it was enrolled with, until it is unenrolled.
@@ -85,7 +92,7 @@ class CurrentMesh:
         self._mesh = mesh
         if not change.is_empty:
             self.warn()
-            for straw in straws:
+            for straw in await straws():
                 await straw.on_mesh(former)
         for worker in workers:
             await worker.on_mesh(mesh.workloads)
@@ -95,7 +102,9 @@ class CurrentMesh:
 def _read(path: Path, former: Mesh) -> tuple[Mesh, Change]:
     with considerate() as pause:
         change = Change.to(file.read(path, pause), former)
-    return (former if change.is_empty else former.changed(change)), change
+    mesh = former if change.is_empty else former.changed(change)
+    prepare(mesh)
+    return mesh, change
 
 
 def _sizes(mesh: Mesh) -> str:

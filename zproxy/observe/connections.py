@@ -13,7 +13,9 @@ from zproxy.model.conn import Direction
 from zproxy.model.identity import SpiffeId
 from zproxy.model.route import Route
 from zproxy.model.workload import Workload
+from zproxy.observe.balancing import BalancingCounts
 from zproxy.observe.log import quoted
+from zproxy.observe.names import NameCounts
 from zproxy.observe.series import Party, Series, SeriesTable, TunnelCounts, workload_key
 
 
@@ -115,8 +117,8 @@ class Totals:
     """Counters since start."""
 
     __slots__ = (
-        *("bytes_recv", "bytes_sent", "closed", "early", "failed", "failures", "opened", "policy_failures"),
-        "tunnels",
+        *("balancing", "bytes_recv", "bytes_sent", "closed", "early", "failed", "failures", "opened"),
+        *("names", "policy_failures", "tunnels"),
     )
 
     def __init__(self) -> None:
@@ -125,9 +127,11 @@ class Totals:
         """By reason, a literal of this program; early ones among them."""
         self.early: dict[tuple[Direction, str], int] = {}
         """Those refused before their peers were known, which have no series; by reason."""
-        self.policy_failures = Counter[str]()
-        """Refusals by a policy that could not be judged, by cause: missing, defect or empty."""
+        self.policy_failures = Counter[tuple[str, str]]()
+        """Refusals by a policy that could not be judged, by cause (missing, defect or empty) and policy."""
         self.tunnels = {role: TunnelCounts() for role in ("client", "server")}
+        self.balancing = BalancingCounts()
+        self.names = NameCounts()
 
     @property
     def reasons(self) -> Counter[str]:

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from zproxy.model.conn import Direction, flag_of
 from zproxy.observe.connections import Connections, Totals
 from zproxy.observe.log import LineWriter
+from zproxy.observe.names import NAME_LABELS
 from zproxy.observe.series import LABELS, REPORTERS, Labels, Series, with_flag
 
 OWN: Final = "zproxy's own, may change: "
@@ -61,7 +62,8 @@ class Metrics:
 
 def families(connections: Connections) -> list[Family]:
     """Return the families of one worker's connections as they are now; on that worker's thread only."""
-    return [*_traffic(connections), *_failures(connections.totals), *_tunnels(connections.totals)]
+    totals = connections.totals
+    return [*_traffic(connections), *_failures(totals), *_tunnels(totals), *_balancing(totals)]
 
 
 def merge(parts: Iterable[Iterable[Family]]) -> list[Family]:
@@ -137,8 +139,8 @@ def _failures(totals: Totals) -> Iterator[Family]:
     yield Family(
         "zproxy_policy_failures",
         f"{OWN}connections refused because a policy is missing, not understood (defect) or an empty DENY",
-        ("cause",),
-        [((cause,), count) for cause, count in totals.policy_failures.items()],
+        ("cause", "policy"),
+        list(totals.policy_failures.items()),
     )
 
 
@@ -166,6 +168,28 @@ def _tunnels(totals: Totals) -> Iterator[Family]:
             for role, counts in roles.items()
             for flag, count in counts.failed.items()
         ],
+    )
+
+
+def _balancing(totals: Totals) -> Iterator[Family]:
+    counts = totals.balancing
+    yield Family(
+        "istio_on_demand_dns",
+        "connections to workloads that are known by their host names only (unstable)",
+        NAME_LABELS,
+        list(totals.names.rows.items()),
+    )
+    yield Family(
+        "zproxy_endpoint_ejections",
+        f"{OWN}times that an endpoint was left out for a while because it could not be reached",
+        (),
+        [((), counts.ejections)] if counts.ejections else [],
+    )
+    yield Family(
+        "zproxy_connect_retries",
+        f"{OWN}connections that were given another endpoint because the first could not be reached",
+        (),
+        [((), counts.retries)] if counts.retries else [],
     )
 
 

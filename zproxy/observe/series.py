@@ -124,9 +124,9 @@ def labels_of(party: Party) -> Labels:
     namespace, _, host = party.service.partition("/")
     values = (
         REPORTERS[party.direction],
-        *_workload_labels(party.source, party.source_identity),
+        *workload_labels(party.source, party.source_identity),
         *(host, namespace, host.partition(".")[0]),
-        *_workload_labels(party.destination, party.destination_identity),
+        *workload_labels(party.destination, party.destination_identity),
         *("tcp", Flag.NONE.value, "mutual_tls" if is_mtls else ""),
         *(here.region, here.zone, there.region, there.zone),
     )
@@ -153,7 +153,7 @@ def with_flag(labels: Labels, flag: Flag) -> Labels:
     return (*labels[:FLAGS_AT], flag.value, *labels[FLAGS_AT + 1 :])
 
 
-def _workload_labels(workload: Workload | None, identity: SpiffeId | None) -> Labels:
+def workload_labels(workload: Workload | None, identity: SpiffeId | None) -> Labels:
     """Return name, canonical service and revision, namespace, principal, app, version and cluster."""
     principal = "" if identity is None else str(identity)
     if workload is None:

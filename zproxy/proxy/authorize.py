@@ -14,7 +14,10 @@ from zproxy.state.store import Mesh
 VERDICTS_CACHED: Final = 4096
 """Beyond it all are decided anew: who tries many addresses only makes himself slow."""
 SENTENCES_TOLD: Final = 64
-"""About policies, for each snapshot and pod; peers can make dry runs say something new all the time."""
+"""For each pod until policies change; peers can make dry runs say something new all the time."""
+POLICIES_COUNTED: Final = 256
+"""Refusals by further policies that cannot be judged are counted together."""
+OTHERS: Final = "others"
 REJECTED: Final = "connection closed due to policy rejection: "
 
 _log = logging.getLogger("zproxy.policy")
@@ -28,9 +31,9 @@ class Authorizer:
         workload: Callable[[], Workload],
         mesh: Callable[[], Mesh],
         decide: Decide,
-        failures: Counter[str],
+        failures: Counter[tuple[str, str]],
     ) -> None:
-        """Count refusals by policies that could not be judged in `failures`, by their cause."""
+        """Count refusals by policies that could not be judged in `failures`, by cause and policy."""
         self._workload = workload
         self._mesh = mesh
         self._decide = decide
@@ -38,6 +41,8 @@ class Authorizer:
         self._version: Mesh | None = None
         self._verdicts: dict[tuple[Peers, str, Endpoint], Verdict] = {}
         self._told: set[str] = set()
+        self._told_about: object = None
+        """Tells by its identity which policies the sentences are about."""
 
     def __call__(self, peers: Peers, source_ip: str, target: Endpoint) -> Verdict:
         """Decide whether `peers.source_identity` at `source_ip` may reach `target`, a port of the pod."""
@@ -45,7 +50,9 @@ class Authorizer:
         if mesh is not self._version:
             self._version = mesh
             self._verdicts.clear()
-            self._told.clear()
+            if mesh.policy_memo is not self._told_about:
+                self._told_about = mesh.policy_memo
+                self._told.clear()
         key = (peers, source_ip, target)
         verdict = self._verdicts.get(key)
         if verdict is None:
@@ -55,11 +62,16 @@ class Authorizer:
             verdict = self._verdicts[key] = judge(mesh, attempt, self._decide)
             self._tell(attempt.workload, verdict)
         if verdict.cause:
-            self._failures[verdict.cause] += 1
+            self._count(verdict)
         return verdict
 
+    def _count(self, verdict: Verdict) -> None:
+        key = (verdict.cause, verdict.policy)
+        is_known = key in self._failures or len(self._failures) < POLICIES_COUNTED
+        self._failures[key if is_known else (verdict.cause, OTHERS)] += 1
+
     def _tell(self, workload: Workload, verdict: Verdict) -> None:
-        """Log what an operator has to mend, and what is tried out; each sentence once per snapshot."""
+        """Log what an operator has to mend, and what is tried out; each sentence once."""
         for sentence in verdict.dry_runs:
             self._say(logging.INFO, sentence)
         if verdict.cause:

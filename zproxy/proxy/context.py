@@ -9,6 +9,7 @@ from zproxy.identity.manager import CertificateSource
 from zproxy.model.conn import Direction
 from zproxy.model.credentials import Credentials
 from zproxy.model.identity import SpiffeId
+from zproxy.model.service import Service
 from zproxy.model.settings import Settings
 from zproxy.model.workload import Workload
 from zproxy.net.sockets import SocketFactory
@@ -16,6 +17,7 @@ from zproxy.net.worker import Worker
 from zproxy.observe.connections import Connection, Connections, Peers
 from zproxy.observe.series import Party
 from zproxy.proxy.authorize import Authorizer
+from zproxy.proxy.balancer import Balancer
 from zproxy.state.policy import Decide
 from zproxy.state.store import Mesh
 from zproxy.wire.headers import baggage_text
@@ -48,6 +50,7 @@ class PodContext:
         connections: Connections,
         decide: Decide,
         settings: Settings,
+        balancer: Balancer | None = None,
     ) -> None:
         self.enrolled = workload
         """The record that the pod was enrolled with; its identity is the one that certificates are for."""
@@ -60,6 +63,8 @@ class PodContext:
         self.authorize = Authorizer(lambda: self.workload, mesh, decide, connections.totals.policy_failures)
         """Asked for every connection that reaches the pod, after its target is known to be legal."""
         self.settings = settings
+        self.balancer = balancer or Balancer(settings, connections.totals.balancing)
+        """Of the worker, or the pod's own where it was given none."""
         self.certificates = certificates
         self.tls = TlsContexts(engine, certificates)
         self.relays: set[Relay] = set()
@@ -80,7 +85,7 @@ class PodContext:
         """`namespace/name`."""
         return self.enrolled.pod
 
-    def peers(
+    def peers(  # noqa: PLR0913, PLR0917 - all that tells one record from another
         self,
         direction: Direction,
         source: Workload | None,
@@ -88,9 +93,17 @@ class PodContext:
         port: int,
         source_identity: SpiffeId | None = None,
         destination_identity: SpiffeId | None = None,
+        addressed: Service | None = None,
     ) -> Peers:
-        """Return the shared record of who talks to whom; `port` tells which service of it is meant."""
-        service = (destination is not None and destination.service_on(port)) or ""
+        """Return the shared record of who talks to whom.
+
+        The service is the one `addressed`; where that is not known, `port` tells which one of the
+        destination's is meant.
+        """
+        if addressed is not None:
+            service = addressed.key
+        else:
+            service = (destination is not None and destination.service_on(port)) or ""
         key = (
             direction is Direction.OUTBOUND,
             service,

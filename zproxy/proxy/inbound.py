@@ -18,10 +18,12 @@ from zproxy.net.sockets import connect_progress, peer_of
 from zproxy.observe.connections import Connection
 from zproxy.proxy.authorize import REJECTED
 from zproxy.proxy.context import PodContext
+from zproxy.proxy.labels import service_of, source_of
 from zproxy.proxy.relay import StreamRelay
-from zproxy.state.inbound import Reject, admit
+from zproxy.state.inbound import Admit, Reject, admit
 from zproxy.wire.events import StreamRequested
 from zproxy.wire.headers import ConnectRequest
+from zproxy.wire.proxy_protocol import header as proxy_header
 from zproxy.wire.stream import Stream
 
 OK: Final = 200
@@ -114,32 +116,36 @@ class Inbound:
             self._refuse(tunnel, event.stream, connection, Reject(request.status, request.reason))
             return
         connection.hbone_addr = request.authority
-        admitted = admit(tunnel.local, request.authority)
+        mesh, local = pod.mesh(), pod.workload
+        admitted = admit(mesh, local, tunnel.local, request.authority, pod.settings)
         if isinstance(admitted, Reject):
             self._refuse(tunnel, event.stream, connection, admitted)
             return
         connection.wanted = target = admitted.target
-        source = pod.mesh().by_ip(tunnel.remote.ip, pod.workload.network)
+        source = source_of(mesh, local, tunnel.remote.ip, tunnel.peer, request, pod.settings)
+        service = service_of(mesh, local, admitted.service, request)
         connection.peers = pod.peers(
-            Direction.INBOUND, source, pod.workload, target.port, tunnel.peer, pod.identity
+            Direction.INBOUND, source, local, target.port, tunnel.peer, pod.identity, service
         )
         verdict = pod.authorize(connection.peers, tunnel.remote.ip, target)
         if verdict.is_allowed:
-            self._connect(tunnel, event.stream, connection, target)
+            self._connect(tunnel, event.stream, connection, admitted)
         else:
             self._refuse(tunnel, event.stream, connection, Reject(UNAUTHORIZED, REJECTED + verdict.reason))
 
-    def _connect(
-        self, tunnel: ServerTunnel, stream: Stream, connection: Connection, target: Endpoint
-    ) -> None:
+    def _connect(self, tunnel: ServerTunnel, stream: Stream, connection: Connection, admitted: Admit) -> None:
+        target, preface, source_ip = admitted.dial, b"", tunnel.remote.ip
+        if admitted.proxied is not None:
+            preface = proxy_header(tunnel.remote, admitted.proxied, tunnel.peer)
+            source_ip = target.ip  # over the loopback; the header says who the client is
         try:
-            sock = self._pod.sockets.dial_app(target, tunnel.remote.ip)
+            sock = self._pod.sockets.dial_app(target, source_ip)
         except OSError as error:
             text = f"connection failed: {connect_error(str(target), error.errno or 0)}"
             self._refuse(tunnel, stream, connection, Reject(UNAVAILABLE, text))
             return
         code = connect_progress(sock, target)
-        stream.owner = relay = InboundStream(self._pod, sock, connection, tunnel, stream, code)
+        stream.owner = relay = InboundStream(self._pod, sock, connection, tunnel, stream, code, preface)
         if code != errno.EINPROGRESS:
             relay.connected(code)
 
@@ -168,9 +174,9 @@ def _count_down(counter: Counter[str], ip: str) -> None:
 class InboundStream(StreamRelay):
     """A peer's stream on its way to our app: connect, answer 200, relay."""
 
-    __slots__ = ("_is_connecting",)
+    __slots__ = ("_is_connecting", "_preface")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what makes a stream, and once per stream
         self,
         pod: PodContext,
         sock: socket.socket,
@@ -178,8 +184,11 @@ class InboundStream(StreamRelay):
         tunnel: ServerTunnel,
         stream: Stream,
         code: int,
+        preface: bytes = b"",
     ) -> None:
+        """Connect to the app by `sock`; `preface` is what it hears before anything of the peer."""
         super().__init__(pod, sock, connection, mask=READ if code == 0 else WRITE)
+        self._preface = preface
         self.tunnel = tunnel
         self.stream = stream
         self._is_connecting = True
@@ -203,7 +212,9 @@ class InboundStream(StreamRelay):
     def connected(self, code: int) -> None:
         """Answer the peer: the connect to the app ended with `code`, an errno, or 0."""
         if code:
-            self._unreachable(f"connection failed: {connect_error(self.connection.hbone_addr, code)}")
+            self._unreachable(f"connection failed: {connect_error(str(self.connection.wanted), code)}")
+            return
+        if self._preface and not self._introduce():
             return
         self._is_connecting = False
         self.pod.worker.connecting.done(self)
@@ -213,6 +224,18 @@ class InboundStream(StreamRelay):
         self.start()
         if self._is_peer_ended and self._pending is None:
             self._shut_app()
+
+    def _introduce(self) -> bool:
+        """Send the app what it is to hear first; the buffer of a new socket holds far more."""
+        try:
+            is_sent = self.sock.send(self._preface) == len(self._preface)
+        except OSError as error:
+            text = connect_error(str(self.connection.wanted), error.errno or 0)
+            self._unreachable(f"connection failed: {text}")
+            return False
+        if not is_sent:
+            self._unreachable("connection failed: the app's socket did not take the PROXY header")
+        return is_sent
 
     def _unreachable(self, error: str) -> None:
         tunnel, stream = self.tunnel, self.stream

@@ -1,85 +1,138 @@
-"""15001: what the pod's own app dials. Resolve, then HBONE to the peer pod or plain TCP to the rest."""
+"""15001: what the pod's own app dials. Resolve, then HBONE to the peer or plain TCP to the rest."""
 
-import os
 import socket
 from typing import Final
 
-from zproxy.errors import ZproxyError
+from zproxy.errors import ConnectFailed, IdentityError, NameFailed, PeerRefused, TooMany, ZproxyError
 from zproxy.hbone.client import ClientTunnel, TunnelWatcher, connect_error, connect_failure
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction, PoolKey
-from zproxy.model.route import Passthrough, Refuse, Upstream
-from zproxy.net.poller import READ
+from zproxy.model.route import Passthrough, Refuse, Role, Route, Upstream
 from zproxy.net.sockets import close_with_reset, peer_of, tune
 from zproxy.observe.connections import Connection
+from zproxy.proxy.balancer import WHOLE
 from zproxy.proxy.context import PodContext
+from zproxy.proxy.double import DoubleStream
+from zproxy.proxy.naming import Naming
+from zproxy.proxy.outbound_stream import OutboundStream
 from zproxy.proxy.plain import PlainRelay
-from zproxy.proxy.relay import StreamRelay
+from zproxy.proxy.tries import FIRST, Tries
 from zproxy.state.resolve import resolve
-from zproxy.wire.errors import ErrorCode
-from zproxy.wire.headers import connect_block, forwarded_text, traceparent_text
 
-OK: Final = 200
+UNAVAILABLE: Final = 503
 
 
 class Outbound:
-    """Turns each accepted connection into a relay, or refuses it; nothing in between."""
+    """Turns each accepted connection into a relay, or refuses it; nothing in between.
+
+    A relay whose endpoint cannot be reached asks here for another one (`another`) and hands the app's socket
+    over to the relay that goes there (`follow`).
+    """
 
     def __init__(self, pod: PodContext) -> None:
-        self._pod = pod
+        self.pod = pod
 
     def on_accept(self, sock: socket.socket, address: tuple[str, int]) -> None:
         """Decide where a connection of the app goes."""
-        pod = self._pod
+        pod = self.pod
         src = peer_of(address)
         to = pod.sockets.original_destination(sock)
         if to is None:
             self._refuse_direct(sock, src)
             return
-        connection = pod.connections.open(pod.name, Direction.OUTBOUND, src, to, pod.worker.poller.now)
-        choice = connection.route = resolve(pod.mesh(), pod.workload, to, pod.settings)
-        if isinstance(choice, Refuse):
-            close_with_reset(sock)
-            pod.connections.end(connection, pod.worker.poller.now, choice.reason, "DENY")
-        elif isinstance(choice, Upstream) and choice.identities:
-            self._tunnel(sock, connection, choice)
-        else:
-            self._pass_through(sock, connection, choice)
+        now = pod.worker.poller.now
+        connection = pod.connections.open(pod.name, Direction.OUTBOUND, src, to, now)
+        choice = pod.balancer.choice(src.ip, now)
+        route = resolve(pod.mesh(), pod.workload, to, pod.settings, choice)
+        self.follow(sock, connection, route, FIRST)
 
-    def _tunnel(self, sock: socket.socket, connection: Connection, upstream: Upstream) -> None:
-        pod = self._pod
-        connection.dst = upstream.address
-        connection.hbone_addr = upstream.authority
-        connection.peers = pod.peers(
-            Direction.OUTBOUND,
-            pod.workload,
-            upstream.workload,
-            upstream.port,
-            pod.identity,
-            upstream.workload.identity,
-        )
-        key = PoolKey(pod.identity, upstream.identities, connection.src.ip, upstream.address)
-        OutboundStream(pod, sock, connection, key)
+    def follow(self, sock: socket.socket, connection: Connection, route: Route, tries: Tries) -> None:
+        """Take a connection where `route` says, after `tries`."""
+        pod = self.pod
+        connection.route = route
+        if isinstance(route, Refuse):
+            close_with_reset(sock)
+            pod.connections.end(connection, pod.worker.poller.now, route.reason, "DENY")
+            return
+        if isinstance(route, Upstream):
+            if route.hostname and not route.address.ip:
+                Naming(self, sock, connection, route, tries).begin()
+                return
+            connection.dst = route.address
+            connection.hbone_addr = route.authority
+            if route.is_choice:
+                pod.balancer.took(route.chosen)
+            if route.role is Role.GATEWAY:
+                DoubleStream(self, sock, connection, route, tries).begin()
+                return
+            if route.identities:
+                OutboundStream(self, sock, connection, route, tries).begin()
+                return
+        self._pass_through(sock, connection, route, tries)
+
+    def another(self, connection: Connection, tries: Tries) -> Upstream | None:
+        """Return another way for a connection after `tries`, if there is one and it may be tried."""
+        pod, last = self.pod, tries.routes[-1]
+        if len(tries.routes) > pod.settings.connect_retries:
+            return None
+        if not last.is_choice:
+            return None
+        tried = tries.uids
+        choice = pod.balancer.choice(connection.src.ip, pod.worker.poller.now, tried)
+        found = resolve(pod.mesh(), pod.workload, connection.wanted, pod.settings, choice)
+        if not isinstance(found, Upstream) or {found.chosen, found.workload.uid} <= tried:
+            return None
+        pod.connections.totals.balancing.retries += 1
+        return found
+
+    def unreachable(self, route: Upstream, error: ZproxyError) -> bool:
+        """Note that nobody could be reached by `route`; return whether that was the far side's doing."""
+        if isinstance(error, IdentityError | TooMany):
+            return False
+        balancer, now = self.pod.balancer, self.pod.worker.poller.now
+        if not isinstance(error, PeerRefused):
+            is_plain = not route.identities and not isinstance(error, NameFailed)
+            balancer.failed(route.chosen, now, route.target_port if is_plain else WHOLE)
+        elif error.status != UNAVAILABLE:
+            return False
+        elif route.role is Role.DESTINATION:
+            balancer.failed(route.chosen, now, route.target_port)
+        return True  # a waypoint or gateway that says so serves, but somebody behind it does not
 
     def _pass_through(
-        self, sock: socket.socket, connection: Connection, choice: Upstream | Passthrough
+        self,
+        sock: socket.socket,
+        connection: Connection,
+        route: Upstream | Passthrough,
+        tries: Tries,
     ) -> None:
-        pod = self._pod
-        destination = choice.workload if isinstance(choice, Upstream) else None
-        connection.peers = pod.peers(Direction.OUTBOUND, pod.workload, destination, connection.dst.port)
+        pod = self.pod
+        destination = route.workload if isinstance(route, Upstream) else None
+        if isinstance(route, Passthrough):
+            connection.dst = route.to
+        connection.peers = pod.peers(
+            Direction.OUTBOUND, pod.workload, destination, connection.dst.port, addressed=route.service
+        )
+        way = PlainWay(self, route, tries) if isinstance(route, Upstream) else None
         try:
             far = pod.sockets.dial(connection.dst)
         except OSError as error:
-            close_with_reset(sock)
             text = connect_error(str(connection.dst), error.errno or 0)
+            found = way.elsewhere(connection, text) if way is not None else None
+            if way is not None and found is not None:
+                way.follow(sock, connection, found)
+                return
+            if way is not None:
+                way.ended()
+            close_with_reset(sock)
             pod.connections.end(connection, pod.worker.poller.now, text, "CONNECT")
             return
         tune(far)
-        PlainRelay(pod, near=sock, far=far, connection=connection, is_far_app=False)
+        PlainRelay(pod, near=sock, far=far, connection=connection, is_far_app=False, way=way)
 
     def _refuse_direct(self, sock: socket.socket, src: Endpoint) -> None:
         """Something dialled 15001 itself: there is nowhere it could go on to."""
-        pod = self._pod
+        pod = self.pod
         at = peer_of(sock.getsockname())
         close_with_reset(sock)
         connection = pod.connections.open(pod.name, Direction.OUTBOUND, src, at, pod.worker.poller.now)
@@ -87,96 +140,39 @@ class Outbound:
         pod.connections.end(connection, pod.worker.poller.now, text, "DENY")
 
 
-class OutboundStream(StreamRelay):
-    """An app's connection on its way into a tunnel: wait for one, CONNECT, relay once answered.
+class PlainWay:
+    """What a relay to a workload without HBONE asks: whether there is another one."""
 
-    What the app has said by then goes along with the CONNECT, which spares it the round trip to the answer.
-    Only that much is read before the answer, and it is kept until then: should the peer not have begun with
-    the stream, another tunnel takes it from the start.
-    """
+    __slots__ = ("_outbound", "_route", "_tries")
 
-    __slots__ = ("_early", "_key", "_was_refused")
+    def __init__(self, outbound: Outbound, route: Upstream, tries: Tries) -> None:
+        self._outbound = outbound
+        self._route = route
+        self._tries = tries
 
-    def __init__(self, pod: PodContext, sock: socket.socket, connection: Connection, key: PoolKey) -> None:
-        super().__init__(pod, sock, connection, mask=0)
-        self._key = key
-        self._was_refused = False
-        self._early = b""
-        pod.worker.answering.start(self, pod.worker.poller.now)
-        pod.pool.want(key, self)
+    def reached(self) -> bytes:
+        """See Way."""
+        if self._route.is_choice:
+            self._outbound.pod.balancer.succeeded(self._route.chosen, self._route.target_port)
+        return self._tries.said
 
-    def on_tunnel(self, tunnel: ClientTunnel) -> None:
-        """Ask the peer to connect us to its app."""
-        connection = self.connection
-        head = connect_block(
-            connection.hbone_addr,
-            baggage=self.pod.baggage,
-            forwarded=forwarded_text(connection.src),
-            traceparent=traceparent_text(os.urandom(24)),
-        )
-        self.tunnel = tunnel
-        self.stream = stream = tunnel.open_stream(head, self)
-        connection.tunnel = tunnel.id
-        room = tunnel.room_for(stream)
-        if not self._early and room > 0:
-            try:
-                self._early = self.sock.recv(room)
-            except BlockingIOError:
-                return  # it waits for the other side to speak, or is about to
-            except OSError as error:
-                self._app_broke(error.errno)
-                return
-            connection.bytes_sent += len(self._early)
-        elif len(self._early) > room:
-            self.give_up("the peer refused the stream, and another tunnel has no room for it", "CONNECT")
-            return
-        if self._early:
-            tunnel.push(stream, self._early)
-            self._watch(READ)  # it will hardly say more before the answer, and then nothing need be changed
+    def ended(self) -> None:
+        """See Way."""
+        if self._route.is_choice:
+            self._outbound.pod.balancer.released(self._route.chosen)
 
-    def on_no_tunnel(self, error: ZproxyError) -> None:
-        """The peer cannot be reached, or is not who it should be: nothing of the app's was sent."""
-        self.give_up(str(error), error.reason)
+    def elsewhere(self, connection: Connection, error: str) -> Route | None:
+        """See Way."""
+        self._outbound.unreachable(self._route, ConnectFailed(error))
+        return self._outbound.another(connection, self._after())
 
-    def on_answer(self, status: int) -> None:
-        """Relay on 200, refuse on anything else."""
-        self.pod.worker.answering.done(self)
-        was_heard, self._early = bool(self._early), b""
-        if status == OK:
-            self.start()
-            if not was_heard:
-                self._pull()  # what it has said meanwhile
-        else:
-            self.give_up(f"http status: {status}", "PEER_DENY" if status == 401 else "CONNECT")
+    def follow(self, sock: socket.socket, connection: Connection, route: Route) -> None:
+        """See Way."""
+        self.ended()
+        self._outbound.follow(sock, connection, route, self._after())
 
-    def on_reset(self, code: int) -> None:
-        """The peer broke the stream; when it had not even begun with it, another tunnel may take it, once."""
-        if code == ErrorCode.REFUSED_STREAM and not self.is_open and not self._was_refused:
-            self._was_refused = True
-            if self.tunnel is not None:
-                self.tunnel.forget(self)
-            self.tunnel = self.stream = None
-            self.pod.pool.want(self._key, self)
-        elif code == ErrorCode.NO_ERROR and self.is_open and self._is_peer_ended:
-            self._wanted_no_more()
-        else:
-            super().on_reset(code)
-
-    def _wanted_no_more(self) -> None:
-        """The answer is complete and only our side is refused: NEVER a reason to lose it (RFC 9113 8.1).
-
-        Envoy's server says so whenever its app ends first. Our app hears the end, and a reset if it goes on.
-        """
-        self._drop_stream()
-        self._is_app_ended = True
-        self._watch(self._mask & ~READ)
-        self._half_closed()
-
-    def _on_finished(self) -> None:
-        if self.tunnel is None:
-            self.pod.pool.give_up(self._key, self)
-        else:
-            self.pod.pool.has_room(self._key)
+    def _after(self) -> Tries:
+        return self._tries.after(self._route, self._tries.said)
 
 
 def dial_tunnel(pod: PodContext, key: PoolKey, watcher: TunnelWatcher) -> ClientTunnel:

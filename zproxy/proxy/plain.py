@@ -5,9 +5,10 @@ spliced, and then no byte of it passes through user space.
 """
 
 import socket
-from typing import Final
+from typing import Final, Protocol
 
 from zproxy.hbone.client import connect_error
+from zproxy.model.route import Route
 from zproxy.net.deadline import Deadline
 from zproxy.net.pipes import Pipe
 from zproxy.net.poller import READ, WRITE
@@ -20,13 +21,29 @@ SPLICE_AFTER: Final = 64 << 10
 """Bytes copied in a direction before it is spliced."""
 
 
+class Way(Protocol):
+    """Whoever wants to know whether `far` could be reached, and knows where else to go."""
+
+    def reached(self) -> bytes:
+        """`far` is up; return what was read from `near` before, and is still to be sent."""
+
+    def ended(self) -> None:
+        """The relay is over."""
+
+    def elsewhere(self, connection: Connection, error: str) -> Route | None:
+        """Return where to go instead of `far`, which could not be reached; None is nowhere."""
+
+    def follow(self, sock: socket.socket, connection: Connection, route: Route) -> None:
+        """Go there with `near`; the relay has parted from it."""
+
+
 class PlainRelay:
     """`near` was accepted, `far` is being connected. Half-close and breaks travel both ways.
 
     `is_far_app` tells which side is the pod's app, for the byte counts.
     """
 
-    __slots__ = ("_far", "_idle_moved", "_moved", "_near", "connection", "is_done", "pod")
+    __slots__ = ("_far", "_idle_moved", "_moved", "_near", "_way", "connection", "is_done", "pod")
 
     def __init__(
         self,
@@ -36,10 +53,12 @@ class PlainRelay:
         far: socket.socket,
         connection: Connection,
         is_far_app: bool,
+        way: Way | None = None,
     ) -> None:
         self.pod = pod
         self.connection = connection
         self.is_done = False
+        self._way = way
         self._moved = self._idle_moved = 0
         """How much had been moved when the wait for the other direction, or for any byte, began."""
         self._near = _End(self, near, is_app=not is_far_app, is_connecting=False)
@@ -50,9 +69,28 @@ class PlainRelay:
     def connected(self) -> None:
         """`far` is up: let bytes flow."""
         self.pod.worker.connecting.done(self)
-        self._near.watch(READ)
+        said = self._way.reached() if self._way is not None else b""
         self._far.watch(READ)
-        self._watch_idle()
+        if not said or self._far.take(memoryview(said)):
+            self._near.watch(READ)
+        if not self.is_done:
+            self._watch_idle()
+
+    def unreachable(self, error: str) -> None:
+        """`far` could not be connected: end, unless there is somewhere else to go."""
+        way = self._way
+        found = way.elsewhere(self.connection, error) if way is not None else None
+        if way is None or found is None:
+            self.finish(error, "CONNECT")
+            return
+        self.is_done = True
+        worker = self.pod.worker
+        worker.connecting.done(self)
+        for end in (self._near, self._far):
+            worker.poller.remove(end.sock.fileno())
+        self._far.sock.close()
+        self.pod.relays.discard(self)
+        way.follow(self._near.sock, self.connection, found)
 
     def _watch_idle(self) -> None:
         self._idle_moved = self.connection.bytes_moved
@@ -74,7 +112,7 @@ class PlainRelay:
     def on_deadline(self, deadline: Deadline) -> None:
         """End: something took too long. Half of a connection lives for as long as it moves bytes."""
         if deadline is self.pod.worker.connecting:
-            self.finish(f"connect to {self.connection.dst} timed out", "CONNECT")
+            self.unreachable(f"connect to {self.connection.dst} timed out")
         elif deadline is self.pod.worker.idle and self.connection.bytes_moved != self._idle_moved:
             self._watch_idle()
         elif deadline is self.pod.worker.half_closed and self.connection.bytes_moved != self._moved:
@@ -103,6 +141,8 @@ class PlainRelay:
             worker.poller.forget(end.sock.fileno())
             end.close(is_broken=bool(error))
         self.pod.relays.discard(self)
+        if self._way is not None:
+            self._way.ended()
         self.pod.connections.end(self.connection, worker.poller.now, error, reason)
 
 
@@ -218,7 +258,7 @@ class _End:
     def _connected(self) -> None:
         code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            self.relay.finish(connect_error(str(self.relay.connection.dst), code), "CONNECT")
+            self.relay.unreachable(connect_error(str(self.relay.connection.dst), code))
             return
         self.is_connecting = False
         self.relay.connected()

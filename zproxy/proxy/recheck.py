@@ -1,7 +1,7 @@
 """Open connections of one pod, decided again because the mesh is another one; in slices."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from zproxy.model.addr import Endpoint
@@ -11,8 +11,8 @@ from zproxy.observe.connections import Connection
 from zproxy.proxy.context import PodContext, Relay
 from zproxy.state.recheck import objection
 
-SLICE: Final = 512
-"""Connections that are looked at before others of the worker get their turn; about two milliseconds."""
+SLICE_S: Final = 0.002
+"""How long connections are looked at before others of the worker get their turn."""
 CHANGED: Final = "connection closed due to policy change: "
 
 _log = logging.getLogger("zproxy.policy")
@@ -24,36 +24,42 @@ class Recheck:
     def __init__(self, pod: PodContext) -> None:
         """Look at the connections that are open now; later ones are decided by the new mesh anyway."""
         self._pod = pod
-        self._relays: Iterator[Relay] = iter(tuple(pod.relays))
+        self._newest = max((relay.connection.id for relay in pod.relays), default=0)
+        self._left = self._relays()
         self._objections: dict[tuple[object, ...], str] = {}
         self.closed = 0
 
     def advance(self) -> bool:
-        """Look at the next slice; return whether there may be more."""
-        count = 0
-        for relay in self._next():
-            count += 1
+        """Look at as many as there is time for, at least at one; return whether there may be more."""
+        clock = self._pod.worker.poller.clock
+        ends = clock() + SLICE_S
+        for relay in self._left:
             why = self._objection(relay.connection)
             if why:
                 relay.give_up(CHANGED + why, "DENY")
                 self.closed += 1
-        if count < SLICE and self.closed:
+            if clock() >= ends:
+                return True
+        if self.closed:
             _log.info(
                 "%d connections of %s closed because they are no longer allowed after a change of the mesh",
                 self.closed,
                 self._pod.name,
             )
-        return count == SLICE
+        return False
 
-    def _next(self) -> Iterable[Relay]:
-        for _, relay in zip(range(SLICE), self._relays, strict=False):
-            yield relay
+    def _relays(self) -> Iterator[Relay]:
+        """Yield each once, until none is left: between slices one may hand its connection to another."""
+        relays, seen = self._pod.relays, set[Relay]()
+        while found := [each for each in relays - seen if each.connection.id <= self._newest]:
+            seen.update(found)
+            yield from (each for each in found if each in relays)
 
     def _objection(self, connection: Connection) -> str:
         pod, peers = self._pod, connection.peers
-        if peers is None:
-            return ""
         if connection.direction is Direction.INBOUND:
+            if peers is None:
+                return ""
             return pod.authorize(peers, connection.src.ip, connection.wanted).reason
         route = connection.route
         if route is None:

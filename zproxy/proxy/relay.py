@@ -19,6 +19,7 @@ from zproxy.observe.connections import Connection
 from zproxy.proxy.context import PodContext
 from zproxy.wire.errors import ErrorCode, code_name
 from zproxy.wire.hbone import NO_ROOM
+from zproxy.wire.headers import Headers
 from zproxy.wire.stream import Stream
 
 TURN: Final = 256 << 10
@@ -100,7 +101,7 @@ class StreamRelay:
         else:
             self.give_up(str(deadline), "TIMEOUT")
 
-    def on_answer(self, status: int) -> None:
+    def on_answer(self, status: int, headers: Headers) -> None:
         """Only the outbound side asks."""
         raise AssertionError("a stream that was opened towards us is not answered by its opener")
 

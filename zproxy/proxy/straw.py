@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from zproxy.errors import EnrollError, TunnelClosed
+from zproxy.hbone.client import ClientTunnel
 from zproxy.hbone.pool import Pool
 from zproxy.hbone.tunnel import Tunnel
 from zproxy.model import ports
-from zproxy.model.conn import PoolKey
-from zproxy.model.workload import Protocol
 from zproxy.net.listener import Accepted, Listener
 from zproxy.net.sockets import tune
 from zproxy.proxy.context import PodContext
@@ -19,6 +18,7 @@ from zproxy.proxy.inbound import Inbound
 from zproxy.proxy.outbound import Outbound, dial_tunnel
 from zproxy.proxy.plaintext import Plaintext
 from zproxy.proxy.recheck import Recheck
+from zproxy.state.recheck import has_left
 from zproxy.state.store import Mesh
 
 TunnelView = Tunnel
@@ -61,20 +61,14 @@ class Straw:
         A pod that is gone answers nothing, and who has its address now is not who was meant. Returns what
         decides about the open connections again; the caller advances it until it is done.
         """
-        network = self.pod.workload.network
         mesh = self.pod.mesh()
 
-        def is_stale(key: PoolKey) -> bool:
-            before, now = former.by_ip(key.dst.ip, network), mesh.by_ip(key.dst.ip, network)
-            if before is None:
-                return False  # beyond a gateway or found by DNS: the mesh never said whose the address is
-            return (
-                now is None
-                or now.uid != before.uid
-                or str(now.identity) not in key.dst_identities
-                or (before.protocol is Protocol.HBONE) > (now.protocol is Protocol.HBONE)
-            )
+        def is_stale(tunnel: ClientTunnel) -> bool:
+            key = tunnel.key
+            proven = (tunnel.peer,) if tunnel.peer else key.dst_identities
+            return has_left(former, mesh, key.dst_uid, key.dst.ip, proven)
 
+        self.pod.balancer.on_mesh(mesh)
         recheck = Recheck(self.pod)
         self.pod.pool.retire(is_stale, TunnelClosed("the pod at the end of the tunnel left the mesh"))
         self.pod.worker.poller.flush()

@@ -21,7 +21,7 @@ from zproxy.model.policy import (
 )
 from zproxy.sources.document import Node, Place, Scalar, Sequence
 from zproxy.sources.fields import Fields, Text, checked, items_of, number_of, text_of
-from zproxy.sources.vocabulary import NAME, NAMESPACE, PORTS, block_of
+from zproxy.sources.vocabulary import NAME, NAMESPACE, POLICY_NAME, PORTS, block_of
 
 KEYS: Final = ("name", "namespace", "scope", "action", "rules", "dryRun")
 _SCOPES: Final = {each.value: each for each in PolicyScope}
@@ -35,7 +35,7 @@ def read_policy(node: Node, here: Place) -> Authorization:
     """Return the policy that `node` describes; raise ConfigError."""
     fields = Fields(node, here, KEYS)
     return Authorization(
-        name=fields.text("name", NAME),
+        name=fields.text("name", POLICY_NAME),
         namespace=fields.text("namespace", NAMESPACE),
         scope=fields.choice("scope", _SCOPES, None) or _missing(fields, "scope", _SCOPES),
         action=fields.choice("action", _ACTIONS, None) or _missing(fields, "action", _ACTIONS),

@@ -32,7 +32,10 @@ NETWORK: Final = Text("a network (letters, digits and ._:@+~-)", re.compile(r"[A
 SERVICE: Final = Text(
     "a service as namespace/hostname", re.compile(rf"{_LABEL}/(?:\*\.)?{_SUBDOMAIN}"), 63 + 1 + 253
 )
-POLICY: Final = Text("a policy as namespace/name", re.compile(rf"{_LABEL}/{_SUBDOMAIN}"), 63 + 1 + 253)
+_POLICY_NAME: Final = r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?"
+"""Names that istiod gives have underscores: `istio_converted_static_strict`."""
+POLICY_NAME: Final = Text("a policy's name (a-z, 0-9, -, . and _)", re.compile(_POLICY_NAME), 253)
+POLICY: Final = Text("a policy as namespace/name", re.compile(rf"{_LABEL}/{_POLICY_NAME}"), 63 + 1 + 253)
 _ADDRESS: Final = Text("network/ip, or /ip on the nameless network", re.compile(r"[^/]*/[^/]+"), 320)
 _DESTINATION: Final = Text("network/ip or namespace/hostname", re.compile(r"[^/]*/[^/]+"), 63 + 1 + 253)
 PORTS: Final = (1, 65535)

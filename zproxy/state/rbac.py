@@ -150,14 +150,15 @@ def _destination_ports(values: Sequence[int], facts: Facts) -> bool:
 
 
 def _is_within(ip: str, block: IpBlock) -> bool:
-    is_v6, value, bits = _number(ip)
-    block_is_v6, first, _ = _number(block.ip)
+    is_v6, value, bits = number_of(ip)
+    block_is_v6, first, _ = number_of(block.ip)
     shift = bits - block.length
     return is_v6 == block_is_v6 and value >> shift == first >> shift
 
 
 @lru_cache(maxsize=16384)
-def _number(ip: str) -> tuple[bool, int, int]:
+def number_of(ip: str) -> tuple[bool, int, int]:
+    """Return whether `ip` is IPv6, its number, and how many bits that has."""
     address = ipaddress.ip_address(ip)
     return address.version == 6, int(address), address.max_prefixlen
 

@@ -21,7 +21,7 @@ from zproxy.model.route import Passthrough, Refuse, Role, Route, Upstream
 from zproxy.model.service import BalancerMode, GatewayAddress, Service
 from zproxy.model.settings import DEFAULT_SETTINGS, OutboundPolicy, Settings, WaypointPolicy
 from zproxy.model.workload import Protocol, Workload
-from zproxy.state.balance import candidates
+from zproxy.state.balance import REMEMBERED, candidates
 from zproxy.state.choose import RANDOM, Candidate, Chooser
 from zproxy.state.lookup import service_at
 from zproxy.state.reference import Located, identities, locate, refer
@@ -37,7 +37,15 @@ def resolve(
     chooser: Chooser = RANDOM,
     trace: Trace | None = None,
 ) -> Route:
-    """Decide where a connection from `source` to `to` goes."""
+    """Decide where a connection from `source` to `to` goes.
+
+    A snapshot remembers what it decided wherever nothing was to be chosen: that is most of all connections.
+    """
+    if trace is None:
+        known = mesh.memo.get((source.uid, to))
+        if known is not None and known[0] is source and known[1] is settings:
+            route: Route = known[2]
+            return route
     return _Resolution(mesh, source, to, settings, chooser, trace).route()
 
 
@@ -79,9 +87,17 @@ class _Resolution:
                 if route is not None:
                     return route
             return self._by_service(service)
-        if workload is not None:
-            return self._by_workload(workload)
-        return self._unknown()
+        if workload is None:
+            return self._remembered(self._unknown())
+        route = self._by_workload(workload)
+        return route if workload.waypoint is not None else self._remembered(route)
+
+    def _remembered(self, route: Route) -> Route:
+        memo = self.mesh.memo
+        if len(memo) >= REMEMBERED:
+            memo.clear()
+        memo[self.source.uid, self.to] = self.source, self.settings, route
+        return route
 
     def _waypoints_of(self, service: Service) -> GatewayAddress | None:
         if service.weighted_waypoints:
@@ -183,7 +199,8 @@ class _Resolution:
         self._note("gateway", "chosen", f"{found.workload.pod} of network {workload.network!r}")
         inner = tuple(sorted(set(service.subject_alt_names)))
         authority = f"{service.hostname}:{self.to.port}"
-        route = self._upstream(found, authority, self.to.port, service, Role.GATEWAY)._replace(inner=inner)
+        route = self._upstream(found, authority, self.to.port, service, Role.GATEWAY)
+        route = route._replace(inner=inner, beyond=workload.uid)
         self._note("identity", "expected inside", " or ".join(inner))
         return route
 

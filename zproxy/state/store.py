@@ -87,6 +87,9 @@ class Mesh:
     memo: dict[Hashable, Any] = field(default_factory=dict)
     """What pure functions found out about this snapshot, by function and arguments. Whoever adds to it bounds
     it; any thread may."""
+    policy_memo: dict[Hashable, Any] = field(default_factory=dict)
+    """Likewise about its policies alone. All snapshots with the same policies share it, so that it also tells
+    when they change."""
 
     @classmethod
     def of(
@@ -117,6 +120,7 @@ class Mesh:
             by_cidr,
             self._lengths if by_cidr is self._by_cidr else _lengths(by_cidr.keys()),
             policies.index(self._by_scope),
+            policy_memo=self.policy_memo if policies.records is self._policies else {},
         )
 
     @property

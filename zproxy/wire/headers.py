@@ -11,9 +11,11 @@ from urllib.parse import quote
 
 from zproxy.model.addr import Endpoint
 from zproxy.model.workload import Workload
-from zproxy.wire.hpack_blocks import Field, coded, indexed, literal, literal_name, plain
+from zproxy.wire.hpack_blocks import Field, coded, indexed, literal, literal_name, plain, string_length
 
 BAD_REQUEST: Final = 400
+NETWORK: Final = "x-forwarded-network"
+"""Names the network that a connection of another one comes from."""
 LONGEST_AUTHORITY: Final = 259
 """A host name of 253 characters and a port; records and log lines hold it."""
 _SHOWN: Final = 80
@@ -75,9 +77,14 @@ class Refusal(NamedTuple):
     reason: str
 
 
-def connect_block(authority: str, *, baggage: str = "", forwarded: str = "", traceparent: str = "") -> bytes:
-    """Encode a CONNECT; empty fields are left out. Only `forwarded` and `traceparent` are not cached."""
-    block = _constant_part(authority, baggage)
+def connect_block(
+    authority: str, *, baggage: str = "", forwarded: str = "", traceparent: str = "", network: str = ""
+) -> bytes:
+    """Encode a CONNECT; empty fields are left out. Only `forwarded` and `traceparent` are not cached.
+
+    `network` is the client's, and told only beyond gateways.
+    """
+    block = _constant_part(authority, baggage, network)
     if forwarded:
         block += _FORWARDED + _value(forwarded)
     if traceparent:
@@ -134,6 +141,15 @@ def forwarded_text(client: Endpoint, host: str = "") -> str:
     return f'for="{client}"' + (f";host={host}" if host else "")
 
 
+def forwarded_host(forwarded: str) -> str:
+    """Return the host of a Forwarded header's first element (RFC 7239 4), without quotes; empty when none."""
+    for pair in forwarded.partition(",")[0].split(";"):
+        name, _, value = pair.strip().partition("=")
+        if name.lower() == "host":
+            return value.strip('"').lower()
+    return ""
+
+
 def traceparent_text(entropy: bytes) -> str:
     """Return a W3C traceparent, not sampled, from 24 random bytes."""
     digits = entropy.hex()
@@ -145,18 +161,17 @@ _TRACEPARENT = literal_name(b"traceparent")
 
 
 @lru_cache(maxsize=4096)
-def _constant_part(authority: str, baggage: str) -> bytes:
+def _constant_part(authority: str, baggage: str, network: str) -> bytes:
     block = literal(":method", "CONNECT") + literal(":authority", authority)
-    return block + literal("baggage", baggage) if baggage else block
+    if baggage:
+        block += literal("baggage", baggage)
+    return block + literal(NETWORK, network) if network else block
 
 
 def _value(text: str) -> bytes:
-    """Write the value of a field whose name is written; it is ours, and short."""
+    """Write the value of a field whose name is written; it is ours."""
     raw = text.encode("ascii")
-    size = len(raw)
-    if size > 0x7E:
-        raise ValueError(f"a header value of {size} bytes")
-    return bytes((size,)) + raw
+    return string_length(len(raw)) + raw
 
 
 def _sorted(fields: Iterable[Field]) -> tuple[dict[bytes, Field], tuple[Field, ...], str]:

@@ -63,7 +63,7 @@ def literal(name: str, value: str) -> bytes:
     raw = value.encode("ascii")
     if not value.isprintable():
         raise ValueError(f"the value of {name} has a control character")
-    return literal_name(name.encode("ascii")) + _length(len(raw)) + raw
+    return literal_name(name.encode("ascii")) + string_length(len(raw)) + raw
 
 
 def literal_name(name: bytes) -> bytes:
@@ -71,7 +71,7 @@ def literal_name(name: bytes) -> bytes:
     index = _INDEX.get(name, 0)
     if index:
         return bytes((index,)) if index < 0x0F else bytes((0x0F, index - 0x0F))
-    return b"\x00" + _length(len(name)) + name
+    return b"\x00" + string_length(len(name)) + name
 
 
 def indexed(index: int) -> bytes:
@@ -79,7 +79,8 @@ def indexed(index: int) -> bytes:
     return bytes((0x80 | index,))
 
 
-def _length(size: int) -> bytes:
+def string_length(size: int) -> bytes:
+    """Write the length of a string that is not Huffman-coded (RFC 7541 5.1)."""
     if size < _LONG:
         return bytes((size,))
     size -= _LONG

@@ -310,7 +310,7 @@ def test_only_stale_tunnels_are_retired() -> None:
     other = KEY._replace(dst=Endpoint("10.0.0.3", 15008))
     bench.want(1)
     bench.want(1, other)
-    bench.pool.retire(lambda key: key == other, TunnelClosed("gone"))
+    bench.pool.retire(lambda tunnel: tunnel.key == other, TunnelClosed("gone"))
     assert [tunnel.state for tunnel in bench.dialled] == [State.CONNECTING, State.CLOSED]
     assert list[Any](bench.pool.tunnels()) == bench.dialled[:1]
 

@@ -1,6 +1,7 @@
 """Tunnels under load, silence and loss."""
 
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import closing
@@ -311,3 +312,37 @@ def test_a_server_that_never_acknowledges_our_settings_is_left(plane: Plane) -> 
     record = plane.ended(1)[0]
     assert record.reason == "H2_HANDSHAKE_FAILURE"
     assert record.error == "127.0.0.2:15008: SETTINGS acknowledgement took longer than 10 s"
+
+
+def test_a_draining_tunnel_sends_what_it_holds_before_it_leaves(plane: Plane) -> None:
+    server = plane.serve_raw(shared_ca().credentials(SERVER), SERVER_IP)
+    plane.routes[Endpoint(SERVER_IP, 15008)] = server.port
+    near = plane.dial()
+    plane.wait(lambda: bool(server.peers and server.peers[0].requests))
+    (peer,) = server.peers
+    peer.wire.respond(peer.streams[0], 200)
+    peer.wire.end(peer.streams[0])
+    peer.wire.goaway()
+    plane.wait(lambda: next(iter(plane.client.pool.tunnels())).wire.is_draining)
+    assert plane.receive(near, 1) == b""
+    server.is_mute = True
+    tunnel = next(iter(plane.client.pool.tunnels()))
+    tunnel.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    data = os.urandom(3 << 20)
+    sent = 0
+    near.setblocking(False)
+
+    def push() -> bool:
+        nonlocal sent
+        with contextlib.suppress(BlockingIOError):
+            sent += near.send(data[sent : sent + (1 << 18)])
+        return tunnel._outbox.has_backlog or sent == len(data)
+
+    plane.wait(push)
+    near.close()
+    record = plane.ended(1)[0]
+    server.is_mute = False
+    plane.wait(lambda: peer.is_cut)
+    assert len(peer.received) == record.bytes_sent
+    assert peer.ended == {1}
+    assert list(plane.client.pool.tunnels()) == []

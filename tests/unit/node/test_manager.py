@@ -510,3 +510,14 @@ def test_a_pod_that_is_unenrolled_while_it_is_restored_stays_out(
     files = open_files()
     asyncio.run(node.manager.restore())
     assert (node.manager.rows(), open_files()) == ([], files)
+
+
+def test_straws_are_listed_while_nobody_is_being_enrolled(node: Bench) -> None:
+    async def listed() -> None:
+        async with node.manager.lock:
+            asking = asyncio.ensure_future(node.manager.straws())
+            done, _ = await asyncio.wait((asking,), timeout=0.05)
+            assert not done
+        assert await asking == []
+
+    asyncio.run(listed())

@@ -24,6 +24,7 @@ from zproxy.node.reload import NAMED, CurrentMesh
 from zproxy.node.workers import PlacedStraw, PodWorker
 from zproxy.proxy.recheck import Recheck
 from zproxy.state.policy import authorize
+from zproxy.state.store import Mesh
 
 CLIENT, SERVER = workload("demo/client", CLIENT_IP), workload("demo/server", SERVER_IP)
 
@@ -36,14 +37,24 @@ class Stage:
         self.plane, self.path = plane, path
         self.mesh = CurrentMesh(path, mesh(CLIENT, SERVER), None)
         plane.current_mesh = self.mesh
+        self.listed_in: list[Mesh] = []
+        """The meshes that held when straws were asked for."""
         self._worker = PodWorker(InlineDriver(0, plane.worker), plane.connections, unused)
         self._straws = [
             PlacedStraw(self._worker, straw) for straw in (plane.client_straw, plane.server_straw)
         ]
 
+    async def _placed(self) -> list[PlacedStraw]:
+        self.listed_in.append(self.mesh())
+        return self._straws
+
     def reload(self, text: str) -> None:
         self.path.write_text(text)
-        asyncio.run(self.mesh.reload(self._straws, [self._worker]))
+        asyncio.run(self.mesh.reload(self._placed, [self._worker]))
+
+
+async def nobody() -> list[PlacedStraw]:
+    return []
 
 
 @pytest.fixture
@@ -87,6 +98,11 @@ def test_records_that_did_not_change_stay_the_same_ones(stage: Stage) -> None:
     before = stage.mesh().by_pod("demo/client")
     stage.reload(yaml_of(CLIENT, workload("demo/new", "10.0.0.9")))
     assert stage.mesh().by_pod("demo/client") is before
+
+
+def test_straws_are_listed_when_the_new_mesh_holds_so_that_none_escapes_it(stage: Stage) -> None:
+    stage.reload(yaml_of(CLIENT))
+    assert stage.listed_in == [stage.mesh()]
 
 
 DENY = Authorization("deny", "demo", action=Action.DENY, rules=((),))
@@ -148,8 +164,8 @@ def test_many_connections_are_looked_at_in_slices(stage: Stage) -> None:
     made = [plane.pair(8000 + number) for number in range(5)]
     recheck = Recheck(plane.server)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("zproxy.proxy.recheck.SLICE", 2)
-        assert [recheck.advance() for _ in range(3)] == [True, True, False]
+        patch.setattr("zproxy.proxy.recheck.SLICE_S", 0)
+        assert [recheck.advance() for _ in range(6)] == [True] * 5 + [False]
     assert len(made) == 5
 
 
@@ -160,7 +176,7 @@ def test_a_changed_file_is_noticed_by_itself_once_it_stays_so(stage: Stage) -> N
         stage.path.write_text(yaml_of(CLIENT))
         async with asyncio.timeout(10):
             await is_old.wait()
-        await stage.mesh.reload([], [])
+        await stage.mesh.reload(nobody, [])
         is_old.clear()
         link = stage.path.with_suffix(".new")
         link.write_text(yaml_of(CLIENT, SERVER))
@@ -210,6 +226,6 @@ def test_a_file_that_is_gone_changes_nothing(stage: Stage, caplog: pytest.LogCap
     stage.reload(yaml_of(CLIENT))
     stage.path.unlink()
     after = stage.mesh()
-    asyncio.run(stage.mesh.reload([], []))
+    asyncio.run(stage.mesh.reload(nobody, []))
     assert stage.mesh() is after is not before
     assert "cannot be read" in caplog.text

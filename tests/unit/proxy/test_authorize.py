@@ -1,17 +1,20 @@
 """Verdicts of policy: decided once per source, target and snapshot, and obeyed by 15008 and 15006."""
 
+import logging
 import socket
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.mesh import mesh
+from tests.support.mesh import mesh, workload
 from tests.support.plane import CLIENT_IP, SERVER_IP, Plane
 from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction
-from zproxy.proxy.authorize import VERDICTS_CACHED
+from zproxy.model.policy import Authorization
+from zproxy.observe.metrics import families
+from zproxy.proxy.authorize import POLICIES_COUNTED, VERDICTS_CACHED
 from zproxy.state.policy import ALLOWED, Attempt, Verdict
-from zproxy.state.store import Mesh
+from zproxy.state.store import Change, Mesh
 from zproxy.state.trace import Trace
 
 SENTENCE = "connection closed due to policy rejection: explicitly denied by: demo/no"
@@ -108,3 +111,60 @@ def test_verdicts_are_bounded(plane: Plane, policy: Policy) -> None:
             peers, f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", Endpoint(SERVER_IP, 80)
         )
     assert len(plane.server.authorize._verdicts) == 1
+
+
+UNJUDGED = Verdict(False, "policy not understood: demo/odd is odd", "demo/odd", "defect")
+TO_APP = Endpoint(SERVER_IP, 80)
+
+
+def ask(plane: Plane, source_ip: str = "10.0.0.1") -> None:
+    peers = plane.server.peers(Direction.INBOUND, None, plane.server.workload, 80)
+    plane.server.authorize(peers, source_ip, TO_APP)
+
+
+def test_a_policy_that_cannot_be_judged_is_named_once_until_policies_change(
+    plane: Plane, policy: Policy, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy.verdict = UNJUDGED
+    for number in range(3):
+        ask(plane, f"10.0.0.{number}")
+    plane.mesh = plane.mesh.changed(Change(workloads=(workload("demo/new", "10.0.0.9"),)))
+    ask(plane)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "demo/server refuses connections that policy demo/odd should decide about: policy not understood: "
+        "demo/odd is odd; mend the policy, or run with --compat ztunnel to pass over it"
+    )
+    plane.mesh = plane.mesh.changed(Change(policies=(Authorization("odd", "demo", defect="is odd"),)))
+    ask(plane)
+    assert len(caplog.records) == 2
+
+
+def test_refusals_by_what_cannot_be_judged_are_counted_by_policy(plane: Plane, policy: Policy) -> None:
+    policy.verdict = UNJUDGED
+    for _ in range(3):
+        ask(plane)
+    failures = plane.connections.totals.policy_failures
+    assert failures == {("defect", "demo/odd"): 3}
+    (family,) = (each for each in families(plane.connections) if each.name == "zproxy_policy_failures")
+    assert family.labels == ("cause", "policy")
+    assert family.rows == [(("defect", "demo/odd"), 3)]
+
+
+def test_counters_of_policies_are_bounded(plane: Plane, policy: Policy) -> None:
+    for number in range(POLICIES_COUNTED + 2):
+        policy.verdict = UNJUDGED._replace(policy=f"demo/{number}")
+        ask(plane, f"10.1.{number >> 8}.{number & 255}")
+    failures = plane.connections.totals.policy_failures
+    assert len(failures) == POLICIES_COUNTED + 1
+    assert failures["defect", "others"] == 2
+
+
+def test_a_dry_run_is_told_and_changes_nothing(
+    plane: Plane, policy: Policy, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    policy.verdict = Verdict(True, dry_runs=("dry run of demo/new: it would deny",))
+    ask(plane)
+    ask(plane)
+    assert [record.getMessage() for record in caplog.records] == ["dry run of demo/new: it would deny"]

@@ -14,7 +14,6 @@ from tests.support.plane import SERVER_IP, Plane
 from zproxy.errors import EnrollError
 from zproxy.hbone.tunnel import State
 from zproxy.model.conn import Direction
-from zproxy.model.workload import Protocol
 from zproxy.net.sockets import SocketFactory
 from zproxy.proxy.straw import PORTS, Straw
 from zproxy.state.store import Mesh
@@ -135,11 +134,7 @@ def change_owner(plane: Plane) -> Mesh:
     return mesh(plane.mesh.workloads[0], other)
 
 
-def turn_plain(plane: Plane) -> Mesh:
-    return mesh(plane.mesh.workloads[0], workload("demo/server", SERVER_IP, protocol=Protocol.TCP))
-
-
-@pytest.mark.parametrize("change", [leave, change_identity, change_owner, turn_plain])
+@pytest.mark.parametrize("change", [leave, change_identity, change_owner])
 def test_a_tunnel_whose_peer_pod_is_gone_is_dropped_at_once(change: Callable[[Plane], Mesh]) -> None:
     with closing(Plane()) as plane:
         near, _ = plane.pair()

@@ -32,6 +32,12 @@ def test_four_keys_are_enough() -> None:
     assert read(MINIMAL) == Authorization("n", "ns")
 
 
+def test_names_may_be_those_that_istiod_gives_to_what_it_converts() -> None:
+    assert read(MINIMAL.replace("name: n\n", "name: istio_converted_static_strict\n")).name == (
+        "istio_converted_static_strict"
+    )
+
+
 def test_every_key_is_read() -> None:
     text = """\
 name: deny

@@ -1,15 +1,26 @@
 """The policy decision, and whose address a target is."""
 
+import random
 from dataclasses import replace
 
 import pytest
 
+from tests.oracle.meshes import world
 from tests.support.mesh import allow_all, mesh, workload
 from zproxy.model.addr import Endpoint
 from zproxy.model.policy import Action, Authorization, Match, PolicyScope, StringKind, StringMatch
 from zproxy.model.settings import Compat
-from zproxy.state.policy import ALLOWED, NONE_ALLOWED, Attempt, Verdict, authorize, judge
-from zproxy.state.store import Mesh
+from zproxy.state.policy import (
+    ALLOWED,
+    GROUPS_REMEMBERED,
+    NONE_ALLOWED,
+    Attempt,
+    Verdict,
+    authorize,
+    judge,
+    prepare,
+)
+from zproxy.state.store import Change, Mesh
 from zproxy.state.trace import Trace
 
 SERVER = workload("demo/server", "10.244.2.5", "fd00:244:2::5")
@@ -100,6 +111,7 @@ def test_deny_goes_before_allow(policies: tuple[Authorization, ...], reason: str
         (PolicyScope.WORKLOAD_SELECTOR, "demo", (), False),
         (PolicyScope.WORKLOAD_SELECTOR, "demo", ("demo/deny",), True),
         (PolicyScope.WORKLOAD_SELECTOR, "istio-system", ("istio-system/deny",), True),
+        (PolicyScope.NAMESPACE, "elsewhere", ("elsewhere/deny",), True),
     ],
 )
 def test_scopes(scope: PolicyScope, namespace: str, named: tuple[str, ...], applies: bool) -> None:
@@ -173,8 +185,90 @@ def test_a_trace_names_every_policy_and_changes_nothing() -> None:
     trace = Trace()
     known = mesh(CLIENT, SERVER, DENY_OTHERS, ALLOW_OTHERS, ALLOW)
     assert authorize(Compat.ZPROXY, known, ATTEMPT, trace) == Verdict(True, policy="demo/allow")
-    policies = [(step.outcome, step.detail) for step in trace.steps if step.subject == "policy"]
+    policies = [(step.outcome, step.detail) for step in trace.steps if step.depth == 0]
     assert policies == [
+        ("apply", "demo/allow, demo/allow-others, demo/deny-others"),
         ("no match", "demo/deny-others: Deny, scope Namespace"),
         ("matched", "demo/allow: Allow, scope Namespace"),
+        ("allowed", "by demo/allow"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("policies", "named", "outcome", "detail"),
+    [
+        ((), (), "allowed", "no policy denies it, and none has to allow it"),
+        ((DENY,), (), "denied", "explicitly denied by: demo/deny"),
+        ((ALLOW_OTHERS,), (), "denied", NONE_ALLOWED),
+        ((), ("demo/gone",), "denied", "missing policy: demo/server names demo/gone"),
+    ],
+)
+def test_a_trace_ends_with_the_verdict(
+    policies: tuple[Authorization, ...], named: tuple[str, ...], outcome: str, detail: str
+) -> None:
+    trace = Trace()
+    server = replace(SERVER, authorization_policies=named)
+    authorize(Compat.ZPROXY, mesh(CLIENT, server, *policies), ATTEMPT._replace(workload=server), trace)
+    assert trace.steps[-1] == ("verdict", outcome, detail, 0)
+
+
+def test_a_trace_shows_what_cannot_be_judged_and_what_is_tried_out() -> None:
+    trace = Trace()
+    server = replace(SERVER, authorization_policies=("demo/gone",))
+    known = mesh(CLIENT, server, replace(DENY, dry_run=True), replace(ALLOW, name="odd", defect="is odd"))
+    verdict = authorize(Compat.ZTUNNEL, known, ATTEMPT._replace(workload=server), trace)
+    assert verdict.is_allowed
+    shown = [(step.outcome, step.detail) for step in trace.steps if step.subject == "policy"]
+    assert shown == [
+        ("not understood", "demo/odd: is odd"),
+        ("missing", "demo/gone: demo/server names it"),
+        ("matched", "demo/deny: Deny, scope Namespace, dry run"),
+    ]
+
+
+def test_a_trace_says_whose_the_address_is_not() -> None:
+    trace = Trace()
+    reason = judge(mesh(CLIENT), ATTEMPT, allow_all, trace).reason
+    assert trace.steps == [("verdict", "denied", reason, 0)]
+
+
+def test_a_policy_that_applies_by_its_scope_and_by_name_is_asked_once() -> None:
+    server = replace(SERVER, authorization_policies=("demo/deny",))
+    tried = verdict(replace(DENY, dry_run=True), attempt=ATTEMPT._replace(workload=server))
+    assert len(tried.dry_runs) == 1
+
+
+def test_policies_are_put_in_order_once_for_all_snapshots_that_have_them() -> None:
+    first = mesh(CLIENT, SERVER, DENY)
+    prepare(first)
+    known = dict(first.policy_memo)
+    second = first.changed(Change(workloads=(workload("demo/new", "10.0.0.9"),)))
+    assert not authorize(Compat.ZPROXY, second, ATTEMPT).is_allowed
+    assert second.policy_memo == known
+    third = second.changed(Change(gone_policies=("demo/deny",)))
+    assert authorize(Compat.ZPROXY, third, ATTEMPT).is_allowed
+
+
+def test_lists_of_named_policies_are_bounded() -> None:
+    known = mesh(CLIENT, SERVER, DENY)
+    for number in range(GROUPS_REMEMBERED + 2):
+        server = replace(SERVER, namespace="other", authorization_policies=(f"demo/{number}",))
+        authorize(Compat.ZPROXY, known, ATTEMPT._replace(workload=server))
+    assert len(known.policy_memo) <= GROUPS_REMEMBERED
+
+
+def test_a_trace_changes_no_verdict() -> None:
+    rng = random.Random(8)
+    refused = 0
+    for _ in range(300):
+        made = world(rng)
+        target, peer = rng.choice(made.mesh.workloads), rng.choice(made.mesh.workloads)
+        attempt = Attempt(target, rng.choice((None, peer.identity)), "10.0.0.1", Endpoint("10.0.0.2", 80))
+        for compat in Compat:
+            trace = Trace()
+            plain = authorize(compat, made.mesh, attempt)
+            assert authorize(compat, made.mesh, attempt, trace) == plain
+            assert trace.steps[0].subject == "policies"
+            assert trace.steps[-1].subject == "verdict"
+            refused += not plain.is_allowed
+    assert 100 < refused < 500

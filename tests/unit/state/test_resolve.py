@@ -1,6 +1,7 @@
 """Outbound decisions: one table, row = destination and what becomes of it."""
 
 import ipaddress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,9 @@ from zproxy.model.addr import Endpoint, canonical_ip
 from zproxy.model.route import Passthrough, Refuse, Upstream
 from zproxy.model.settings import OutboundPolicy, Settings
 from zproxy.model.workload import Protocol, Status, Workload
+from zproxy.state.balance import REMEMBERED
 from zproxy.state.resolve import resolve
+from zproxy.state.store import Change
 
 CLIENT = workload("demo/client", "10.244.1.5", "fd00:244:1::5", node="a")
 SERVER = workload("demo/server", "10.244.2.5", "fd00:244:2::5", node="b")
@@ -144,3 +147,25 @@ def test_an_ipv4_link_local_address_is_dialled() -> None:
 
 def is_link_local6(to: Endpoint) -> bool:
     return to.is_v6 and ipaddress.ip_address(to.ip) in ipaddress.ip_network("fe80::/10")
+
+
+def test_a_route_without_a_choice_is_remembered_for_as_long_as_the_snapshot_lives() -> None:
+    here, there = workload("demo/here", "10.0.0.1"), workload("demo/there", "10.0.0.2")
+    known, to, outside = mesh(here, there), Endpoint("10.0.0.2", 80), Endpoint("192.0.2.1", 80)
+    for where in (to, outside):
+        assert resolve(known, here, where) is resolve(known, here, where)
+    strict = Settings(outbound_policy=OutboundPolicy.REGISTRY_ONLY)
+    assert isinstance(resolve(known, here, outside, strict), Refuse)
+    assert isinstance(resolve(known, here, outside), Passthrough)
+    moved = known.changed(Change((replace(there, service_account="moved"),)))
+    assert resolve(moved, here, to) != resolve(known, here, to)
+    elsewhere = replace(here, network="net2")
+    assert isinstance(resolve(known, elsewhere, to), Passthrough)
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    here, there = workload("demo/here", "10.0.0.1"), workload("demo/there", "10.0.0.2")
+    known = mesh(here, there)
+    for port in range(1, REMEMBERED + 100):
+        resolve(known, here, Endpoint("10.0.0.2", port))
+    assert len(known.memo) <= REMEMBERED
