@@ -4,6 +4,7 @@ import json
 import socket
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
         text = yaml_of(client, behind(server, WEB), WEB, DENY)
         for node in (made.a, made.b):
             node.config.write_text(text)
-            wait_for(lambda node=node: node.client.call("policies"), "the mesh is taken")
+            wait_for(partial(node.client.call, "policies"), "the mesh is taken")
         yield made
 
 
@@ -71,7 +72,7 @@ def test_a_live_connection_is_explained_on_both_nodes_and_after_its_end(nodes: T
     with closing(App(nodes.server, 7501, echo_all)), nodes.dial(80, "10.96.0.1") as held:
         held.sendall(b"x")
         for node, pod in ((nodes.a, "demo/client"), (nodes.b, "demo/server")):
-            number = wait_for(lambda node=node: _open(node), "the connection is up")
+            number = wait_for(partial(_open, node), "the connection is up")
             found = asked(node, "--connection", str(number), status=0)
             assert found["sentence"].startswith(f"connection {number} of {pod} is open; now it is allowed: ")
         number = _open(nodes.a)

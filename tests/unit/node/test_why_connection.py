@@ -11,7 +11,6 @@ from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction
 from zproxy.model.identity import SpiffeId
 from zproxy.model.policy import Action, Authorization
-from zproxy.model.route import Upstream
 from zproxy.model.settings import DEFAULT_SETTINGS
 from zproxy.node.why_connection import Seen, explained
 from zproxy.node.why_ways import Ground
@@ -25,8 +24,7 @@ CLIENT, SERVER = workload("demo/client", "10.0.0.1"), workload("demo/server", "1
 BOTH = mesh(CLIENT, SERVER)
 DENY = Authorization("deny", "demo", action=Action.DENY, rules=((),))
 SRC, TO = Endpoint("10.0.0.1", 4711), Endpoint("10.0.0.2", 8080)
-ROUTE = resolve(BOTH, CLIENT, TO)
-assert isinstance(ROUTE, Upstream)
+ROUTE: Any = resolve(BOTH, CLIENT, TO)
 SENT = Seen("demo/client", True, "open", "", SRC, ROUTE.address, TO, ROUTE.authority, 3, ROUTE, None, True)
 CAME = Seen(
     "demo/server", False, "open", "", SRC, ROUTE.address, TO, ROUTE.authority, 3, None, CLIENT.identity, True
