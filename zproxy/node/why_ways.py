@@ -76,8 +76,9 @@ def arrive(ground: Ground, source: Workload, route: Route, trace: Trace) -> Outc
     if isinstance(route, Refuse):
         return Outcome(False, f"its own node refuses it: {route.reason}")
     if isinstance(route, Passthrough):
-        trace.note("receiver", "not known", f"{route.to} is outside of the mesh")
-        return Outcome(True, f"it goes to {route.to} in the clear, past the mesh")
+        trace.note("receiver", "not known", f"who answers at {route.to}")
+        because = f", as {route.service.key} has the mode Passthrough" if route.service is not None else ""
+        return Outcome(True, f"it goes to {route.to} in the clear, past the mesh{because}")
     if not route.identities:
         return _plain(ground, source, route, trace)
     way = f"by HBONE to {route.workload.pod} at {route.hostname or route.address}"

@@ -10,7 +10,7 @@ from tests.support.mesh import behind, mesh, service, workload
 from zproxy.model.addr import Endpoint
 from zproxy.model.policy import Action, Authorization, Match, PolicyScope, StringKind, StringMatch
 from zproxy.model.route import Passthrough, Refuse, Role, Route
-from zproxy.model.service import GatewayAddress, NetworkAddress
+from zproxy.model.service import BalancerMode, GatewayAddress, LoadBalancer, NetworkAddress
 from zproxy.model.settings import DEFAULT_SETTINGS, OutboundPolicy, Settings
 from zproxy.model.workload import Protocol, Workload
 from zproxy.node.why_ways import LISTED, Ground, Outcome, telling, ways
@@ -23,7 +23,7 @@ from zproxy.state.store import Mesh
 CLIENT = workload("demo/client", "10.0.0.1", "fd00::1")
 SERVER = workload("demo/server", "10.0.0.2")
 TO = Endpoint("10.0.0.2", 8080)
-CASES = 1500
+CASES = 3000
 
 
 def ground(known: Mesh, settings: Settings = DEFAULT_SETTINGS, *enrolled: str) -> Ground:
@@ -91,6 +91,11 @@ def test_a_policy_of_the_far_side_is_named() -> None:
 def test_what_is_no_part_of_the_mesh_goes_past_it_or_nowhere() -> None:
     elsewhere = Endpoint("192.0.2.1", 443)
     assert only(mesh(CLIENT), elsewhere).why == "it goes to 192.0.2.1:443 in the clear, past the mesh"
+    kept = service("demo/kept.test", "10.96.0.7", load_balancer=LoadBalancer(mode=BalancerMode.PASSTHROUGH))
+    to = Endpoint("10.96.0.7", 80)
+    assert only(mesh(CLIENT, kept), to).why.endswith(
+        "past the mesh, as demo/kept.test has the mode Passthrough"
+    )
     strict = Settings(OutboundPolicy.REGISTRY_ONLY)
     refused = only(mesh(CLIENT), elsewhere, strict)
     assert not refused.is_allowed
