@@ -72,6 +72,24 @@ def test_a_service_s_name_leads_to_the_port_of_this_endpoint(world: Sandwich, po
     assert ' src.identity="spiffe://cluster.local/ns/demo/sa/stranger" ' in line
 
 
+def test_what_a_client_says_of_itself_is_not_believed(world: Sandwich) -> None:
+    server = world.pods["server"]
+    claimed = "k8s.cluster.name=x,k8s.namespace.name=demo,k8s.deployment.name=king,service.name=king"
+    with closing(App(server, APP, peer_echo)):
+        tunnel = world.tunnel()
+        with closing(tunnel.peer):
+            assert tunnel.ask(f"{server.ip4}:{APP}", b"hello", claimed)[0] == 200
+    mine = f"dst.hbone_addr={server.ip4}:{APP} "
+
+    def written() -> list[str]:
+        return [line for line in world.b.lines(f"src.addr={world.pods['stranger'].ip4}:") if mine in line]
+
+    (line,) = wait_for(written, "it is in the log")
+    assert ' src.identity="spiffe://cluster.local/ns/demo/sa/stranger" ' in line
+    assert "king" not in line
+    assert world.b.metric("istio_tcp_connections_opened", source_workload="king") == 0
+
+
 @pytest.mark.parametrize(
     ("authority", "status", "sentence"),
     [

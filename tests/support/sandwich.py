@@ -23,6 +23,7 @@ from zproxy.identity.ca import LocalCa
 from zproxy.model.identity import SpiffeId
 from zproxy.model.service import GatewayAddress, NetworkAddress
 from zproxy.model.workload import ApplicationTunnel, AppProtocol, ServicePort, Workload
+from zproxy.wire.headers import connect_block
 from zproxy.wire.proxy_protocol import SIGNATURE
 from zproxy.wire.stream import Role
 from zproxy.wire.tls_stdlib import StdlibEngine
@@ -155,11 +156,14 @@ class Tunnel:
 
         wait_for(holds, what)
 
-    def ask(self, authority: str, data: bytes) -> tuple[int, bytes]:
-        """Send a CONNECT, and when it is accepted the data; return the status and the app's answer."""
+    def ask(self, authority: str, data: bytes, baggage: str = "") -> tuple[int, bytes]:
+        """Send a CONNECT, and when it is accepted the data; return the status and the app's answer.
+
+        `baggage` is what the tunnel's peer says about itself.
+        """
         peer = self.peer
         self.until(lambda: peer.wire.is_ready, "the tunnel is up")
-        stream = peer.request(authority)
+        stream = peer.wire.open_stream(connect_block(authority, baggage=baggage))
         self.until(lambda: stream.id in peer.answers, "the CONNECT is answered")
         status = peer.answers[stream.id][0]
         if status == 200:
