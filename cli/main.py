@@ -25,6 +25,7 @@ NOUNS: Final = {
     "policies": "List the policies of the mesh.",
     "certs": "List certificates and their ends.",
     "connections": "List connections, open and ended.",
+    "why": "Explain what becomes of a connection.",
     "tunnels": "List HBONE tunnels and their streams.",
     "udp": "List UDP that leaves pods in the clear.",
     "metrics": "Print counters as OpenMetrics text.",

@@ -53,6 +53,12 @@ def print_rows(
         note(nothing)
 
 
+def print_value(value: Mapping[str, Any], output: str) -> None:
+    """Print something that is no list of rows, as `json` or `yaml`."""
+    text = _yaml(value) if output == "yaml" else json.dumps(value, indent=2, default=str) + "\n"
+    click.echo(text, nl=False)
+
+
 def table(rows: Sequence[Row], columns: Sequence[Column], *, is_wide: bool = False) -> str:
     """Return rows as lines: columns as wide as their widest cell, three spaces between, none at the end."""
     shown = [column for column in columns if is_wide or not column.is_wide]

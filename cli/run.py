@@ -153,8 +153,9 @@ def command(  # noqa: PLR0913 - one parameter for each option
     node_ips: tuple[str, ...],
     reconcile_interval: int,
 ) -> None:
-    """Run the daemon of a node until SIGTERM; logs go to stdout. SIGHUP makes it read the mesh again.
+    """Run the daemon of a node until SIGTERM; logs go to stdout.
 
+    It takes a changed mesh file by itself; SIGHUP makes it read the file at once.
     Pods that were enrolled when the last daemon of this node ended are taken up again. More than one worker
     pays when several pods are busy at once and there are cores for them.
     """

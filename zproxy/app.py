@@ -41,6 +41,7 @@ from zproxy.node.reconciler import PERIOD_S, Reconciler
 from zproxy.node.reload import CurrentMesh, stamp_of
 from zproxy.node.steering_metrics import steering_families
 from zproxy.node.views import Views
+from zproxy.node.why import Why
 from zproxy.node.workers import PodWorker
 from zproxy.observe.access import AccessLog
 from zproxy.observe.connections import Connections
@@ -174,7 +175,11 @@ class Daemon:
             self._pressure,
             self._steering,
         )
+        decide = partial(authorize, self._settings.compat)
+        why = Why(self._workers, self._manager, self._mesh, self._settings, decide)
         commands = views.commands() | {
+            "why": why.why,
+            "why_connection": why.why_connection,
             "enroll": self._manager.enroll,
             "unenroll": self._manager.unenroll,
             "metrics": self._metrics.text,

@@ -56,6 +56,7 @@ def _workload(item: Workload) -> dict[str, Any]:
         "applicationTunnel": tunnel
         and {"protocol": tunnel.protocol.value} | ({"port": tunnel.port} if tunnel.port else {}),
         "authorizationPolicies": list(item.authorization_policies),
+        "nativeTunnel": item.native_tunnel,
     } | ({} if item.capacity == 1 else {"capacity": _Shown(item.capacity)})
 
 

@@ -154,4 +154,5 @@ def workloads(draw: st.DrawFn) -> Workload:
         ),
         authorization_policies=draw(several(st.builds("{}/{}".format, names, names))),
         capacity=draw(st.integers(0, 2**32 - 1)),
+        native_tunnel=draw(st.booleans()),
     )

@@ -103,6 +103,8 @@ class Workload:
     """`namespace/name` of each policy that selects this workload."""
     capacity: int = 1
     """Its weight among the endpoints of a service; 0 takes no part."""
+    native_tunnel: bool = False
+    """Its app speaks HBONE itself. Told by the control plane; nothing is decided by it."""
 
     @property
     def identity(self) -> SpiffeId:

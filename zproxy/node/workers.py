@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 from zproxy.model.workload import Workload
 from zproxy.net.drivers import Driver
 from zproxy.net.netns import Netns
-from zproxy.observe.connections import Connections
+from zproxy.observe.connections import Connection, Connections
 from zproxy.observe.metrics import Family, families
+from zproxy.proxy.balancer import Standing
 from zproxy.proxy.straw import Straw, TunnelView
 from zproxy.state.store import Mesh
 
@@ -59,6 +60,15 @@ class PodWorker:
         """Return a row per live and per lately ended connection."""
         clock = self._driver.worker.poller.clock
         return await self.call(lambda: list(self._connections.rows(clock())))
+
+    async def connection(self, number: int, view: Callable[[Connection], T]) -> T | None:
+        """Return what `view` makes of the connection of this number, on the worker; None if it has none."""
+
+        def look() -> T | None:
+            found = self._connections.find(number)
+            return None if found is None else view(found)
+
+        return await self.call(look)
 
     async def figures(self) -> Figures:
         """Return counters, all of one moment."""
@@ -106,6 +116,15 @@ class PlacedStraw:
         def look() -> list[T]:
             now = self._straw.pod.worker.poller.clock()
             return [view(tunnel, now) for tunnel in self._straw.tunnels()]
+
+        return await self.worker.call(look)
+
+    async def standings(self, uids: Sequence[str]) -> list[Standing]:
+        """Return what the pod's balancer knows about endpoints."""
+
+        def look() -> list[Standing]:
+            balancer, now = self._straw.pod.balancer, self._straw.pod.worker.poller.clock()
+            return [balancer.standing(uid, now) for uid in uids]
 
         return await self.worker.call(look)
 

@@ -205,6 +205,11 @@ class Connections:
         known = {workload_key(workload) for workload in workloads} | {workload_key(None)}
         self.series.retire(lambda keys: not known.issuperset(keys), self._series_in_use())
 
+    def find(self, number: int) -> Connection | None:
+        """Return the connection of this number, if it is open or ended lately."""
+        found = self._live.get(number)
+        return found or next((each for each in self._ended if each.id == number), None)
+
     def open_ones(self) -> Iterable[Connection]:
         """Return the connections that are open."""
         return self._live.values()

@@ -10,7 +10,7 @@ from zproxy.sources.services import Endpoint
 def with_endpoints(workloads: Iterable[Workload], told: Iterable[tuple[str, Endpoint]]) -> list[Workload]:
     """Return the workloads, which are endpoints also of the services that say so; raise ConfigError.
 
-    `told` are keys of services and what each says. What a workload says of itself has the first word.
+    `told` are keys of services and what each says. What a workload says of its own ports has the first word.
     """
     known = {each.uid: each for each in workloads}
     for service, endpoint in told:
@@ -21,14 +21,11 @@ def with_endpoints(workloads: Iterable[Workload], told: Iterable[tuple[str, Endp
             raise endpoint.place.error(
                 f"the workload says {workload.status.value}; say it there only, for all its services"
             )
-        if service not in workload.services:
+        if all(port.service != service for port in workload.service_ports):
             known[endpoint.uid] = _behind(workload, service, endpoint.ports)
     return list(known.values())
 
 
 def _behind(workload: Workload, service: str, ports: tuple[ServicePort, ...]) -> Workload:
-    return replace(
-        workload,
-        services=(*workload.services, service),
-        service_ports=(*workload.service_ports, *ports),
-    )
+    services = dict.fromkeys((*workload.services, service))
+    return replace(workload, services=tuple(services), service_ports=(*workload.service_ports, *ports))

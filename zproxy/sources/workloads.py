@@ -1,6 +1,6 @@
 """One workload of the local configuration: its keys and their defaults, which are ztunnel's."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from zproxy.model.workload import (
@@ -13,7 +13,7 @@ from zproxy.model.workload import (
     Status,
     Workload,
 )
-from zproxy.sources.document import Node, Place
+from zproxy.sources.document import Node, Place, Sequence
 from zproxy.sources.fields import Fields, checked, decimal, entries_of, number_of, text_of
 from zproxy.sources.vocabulary import (
     DESCRIPTION,
@@ -33,7 +33,7 @@ from zproxy.sources.vocabulary import (
 KEYS: Final = (
     *("uid", "name", "namespace", "serviceAccount", "trustDomain", "workloadIps", "protocol"),
     *("node", "network", "clusterId", "canonicalName", "canonicalRevision", "workloadName", "workloadType"),
-    *("status", "services", "locality", "networkMode", "hostname", "capacity"),
+    *("status", "services", "locality", "networkMode", "hostname", "capacity", "nativeTunnel"),
     *("waypoint", "networkGateway", "applicationTunnel", "authorizationPolicies"),
 )
 _PROTOCOLS: Final = {protocol.value: protocol for protocol in Protocol}
@@ -75,6 +75,7 @@ def read_workload(node: Node, here: Place) -> Workload:
             text_of(item, POLICY, place) for item, place in fields.items("authorizationPolicies")
         ),
         capacity=fields.number("capacity", 0, _LARGEST, 1),
+        native_tunnel=fields.flag("nativeTunnel"),
     )
 
 
@@ -93,10 +94,23 @@ def _workload_ips(fields: Fields) -> tuple[str, ...]:
 
 
 def _service_ports(fields: Fields) -> Mapping[str, tuple[ServicePort, ...]]:
+    """Return services and their ports; a config dump lists services only, and has ports at the services."""
+    if isinstance(fields.node("services"), Sequence):
+        return dict.fromkeys(_listed(fields), ())
     return {
         checked(service, SERVICE, place): tuple(_ports(service, ports, place))
         for service, ports, place in fields.entries("services")
     }
+
+
+def _listed(fields: Fields) -> Iterator[str]:
+    found: set[str] = set()
+    for item, place in fields.items("services"):
+        service = text_of(item, SERVICE, place)
+        if service in found:
+            raise place.error(f"{service} is listed twice; keep one")
+        found.add(service)
+        yield service
 
 
 def _ports(service: str, node: Node, place: Place) -> list[ServicePort]:

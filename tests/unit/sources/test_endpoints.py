@@ -38,6 +38,11 @@ def test_what_a_workload_says_of_itself_has_the_first_word() -> None:
     assert with_endpoints([own], [(WEB, told())]) == [own]
 
 
+def test_ports_that_a_workload_leaves_to_the_service_are_the_service_s() -> None:
+    (pod,) = with_endpoints([workload("demo/pod", services=(WEB, "demo/a.test"))], [(WEB, told())])
+    assert (pod.services, pod.service_ports) == ((WEB, "demo/a.test"), PORTS)
+
+
 @pytest.mark.parametrize(
     ("endpoint", "says"),
     [

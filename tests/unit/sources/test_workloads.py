@@ -61,6 +61,7 @@ waypoint: {destination: "net1/10.0.0.9"}
 networkGateway: {destination: "istio-system/gateway.example.org", hboneMtlsPort: 15009}
 applicationTunnel: {protocol: PROXY, port: 15088}
 authorizationPolicies: [demo/allow, istio-system/strict]
+nativeTunnel: true
 """
     assert read(text) == Workload(
         uid="cluster1//v1/Pod/demo/server-0",
@@ -91,7 +92,13 @@ authorizationPolicies: [demo/allow, istio-system/strict]
         application_tunnel=ApplicationTunnel(AppProtocol.PROXY, 15088),
         authorization_policies=("demo/allow", "istio-system/strict"),
         capacity=3,
+        native_tunnel=True,
     )
+
+
+def test_services_may_be_a_list_whose_ports_the_services_tell() -> None:
+    item = read(MINIMAL + "services: [demo/a.test, demo/b.test]")
+    assert (item.services, item.service_ports) == (("demo/a.test", "demo/b.test"), ())
 
 
 @pytest.mark.parametrize(
@@ -243,7 +250,9 @@ BAD = [
         "4: workloads[0].capacity: '1' is not a number; write one from 0 to 4294967295, without",
     ),
     (MINIMAL + "capacity: 4294967296", "4: workloads[0].capacity: '4294967296' is not a whole number"),
-    (MINIMAL + "services: [a/b]", "4: workloads[0].services: a list is not a mapping"),
+    (MINIMAL + "services: [a]", "4: workloads[0].services[0]: 'a' is not a service as namespace/hostname"),
+    (MINIMAL + "services: [a/b, a/b]", "4: workloads[0].services[1]: a/b is listed twice; keep one"),
+    (MINIMAL + "services: a/b", "4: workloads[0].services: 'a/b' is not a mapping"),
     (
         MINIMAL + "services: {b.example.com: {}}",
         "4: workloads[0].services[b.example.com]: 'b.example.com' is not a service as",
