@@ -90,3 +90,4 @@ clean-root: install ## Remove what a broken off lab or test run left in the kern
 	@ls -1 /sys/fs/bpf/zproxy /run/zproxy 2>/dev/null | grep '^zpt-' | sort -u | \
 		xargs --no-run-if-empty --max-args=1 $(BIN)/zproxy cleanup --node
 	@ip netns list | awk '/^zpt-/ { print $$1 }' | xargs --no-run-if-empty --max-args=1 ip netns delete
+	@rm -rf /etc/netns/zpt-*

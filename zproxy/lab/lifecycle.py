@@ -15,10 +15,10 @@ from typing import Final, NamedTuple
 
 from zproxy.config import PIN_ROOT, RUN_ROOT
 from zproxy.errors import ConfigError, RequirementError, ZproxyError
-from zproxy.lab import jobs, topology
+from zproxy.lab import jobs, pod_files, topology
 from zproxy.lab.evidence.sockets import tcp_listeners
 from zproxy.lab.jobs import Job
-from zproxy.lab.layout import APP_PORTS, Layout, NodeSite, make_layout
+from zproxy.lab.layout import APP_PORTS, SERVICE, Layout, NodeSite, make_layout
 from zproxy.lab.mesh import mesh_text
 from zproxy.net.netns import Netns
 from zproxy.node.client import Client
@@ -68,8 +68,8 @@ class Lab(NamedTuple):
 def up(say: Say, lab: Lab | None = None) -> None:
     """Build the lab, or say that it is there. What a killed lab left is removed first."""
     lab = lab or Lab()
-    with _alone(lab, say):
-        if _is_whole(lab):
+    with alone(lab, say):
+        if is_whole(lab):
             say("the lab is already up")
         else:
             _refuse_foreign_daemons(lab)
@@ -86,7 +86,7 @@ def up(say: Say, lab: Lab | None = None) -> None:
 def down(say: Say, lab: Lab | None = None) -> None:
     """Remove everything of the lab, whatever state it is in."""
     lab = lab or Lab()
-    with _alone(lab, say):
+    with alone(lab, say):
         _refuse_foreign_daemons(lab)
         removed = _take_down(lab)
     for item in removed:
@@ -96,8 +96,8 @@ def down(say: Say, lab: Lab | None = None) -> None:
 
 
 @contextlib.contextmanager
-def _alone(lab: Lab, say: Say) -> Iterator[None]:
-    """Let one `up` or `down` work at a time; the lock is on the parent directory, which stays."""
+def alone(lab: Lab, say: Say) -> Iterator[None]:
+    """Let one command change the lab at a time; the lock is on the parent directory, which stays."""
     if os.geteuid() != 0:
         raise RequirementError(
             "the lab needs root: it makes network namespaces and loads eBPF; run it with sudo"
@@ -115,7 +115,8 @@ def _alone(lab: Lab, say: Say) -> Iterator[None]:
         os.close(fd)
 
 
-def _is_whole(lab: Lab) -> bool:
+def is_whole(lab: Lab) -> bool:
+    """Whether everything of the lab is there and runs."""
     if not lab.ready.exists() or len(topology.present(lab.layout)) != len(lab.layout.namespaces):
         return False
     if not all(jobs.running(job) for job in (*lab.daemons, lab.app)):
@@ -142,6 +143,7 @@ def _refuse_foreign_daemons(lab: Lab) -> None:
 def _build(lab: Lab, say: Say) -> None:
     lab.directory.mkdir(mode=0o700)
     lab.mesh.write_text(mesh_text(lab.layout))
+    pod_files.write(lab.layout)
     topology.build(lab.layout)
     say(f"network: {', '.join(lab.layout.namespaces)}")
     for job in (*lab.daemons, lab.app):
@@ -190,6 +192,7 @@ def _take_down(lab: Lab) -> list[str]:
         removed += [f"{len(pins)} eBPF pins of {node.name}"] if pins else []
         shutil.rmtree(RUN_ROOT / node.name, ignore_errors=True)
     removed += topology.dismantle(lab.layout)
+    removed += pod_files.remove(lab.layout)
     shutil.rmtree(lab.directory, ignore_errors=True)
     return removed
 
@@ -219,5 +222,5 @@ def open_pod(pod: str, lab: Lab | None = None) -> Netns:
 def _describe(lab: Lab, say: Say) -> None:
     for node, site in zip(lab.layout.nodes, lab.layout.pods, strict=True):
         say(f"{site.pod}: {site.ip4} {site.ip6} on {node.name} {node.ip4}, namespace {site.netns}")
-    server = lab.layout.pods[1]
-    say(f"try: zproxy lab exec demo/client -- curl -s http://{server.ip4}:{APP_PORTS[0]}/get")
+    say(f"{SERVICE.hostname}: {' '.join(SERVICE.vips)}, before {lab.layout.pods[1].pod}")
+    say(f"try: zproxy lab exec demo/client -- curl -s http://{SERVICE.vips[0]}:{APP_PORTS[0]}/get")
