@@ -21,7 +21,7 @@ def lab_up() -> None:
 @command.command("prove")
 @output_option
 def lab_prove(output: str) -> None:
-    """Prove the five claims between the lab's pods."""
+    """Prove the claims of `zproxy prove` between the lab's pods."""
     from zproxy.lab.layout import APP_PORTS, CLIENT, SERVER
 
     prove_noun.show(CLIENT, SERVER, APP_PORTS, output)

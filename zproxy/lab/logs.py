@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import stat
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,12 @@ class AccessLine(NamedTuple):
     def get(self, field: str) -> str:
         """Return a field's value; empty where the line has none."""
         return self.fields.get(field, "")
+
+
+def log_of(pid: int) -> Path | None:
+    """Return where a process writes its standard output, None when that is no file but a pipe or the like."""
+    path = Path(f"/proc/{pid}/fd/1")
+    return path if stat.S_ISREG(path.stat().st_mode) else None
 
 
 class Tail:

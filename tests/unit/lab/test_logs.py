@@ -1,11 +1,13 @@
 """The end of a log, and access-log lines taken apart."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from zproxy.errors import ZproxyError
-from zproxy.lab.logs import AccessLine, Tail
+from zproxy.lab.logs import AccessLine, Tail, log_of
 
 LINE = (
     "2026-08-20T10:11:12.345678Z\terror\taccess\tconnection complete\tsrc.addr=10.0.1.5:41000 "
@@ -52,3 +54,15 @@ def test_lines_are_waited_for_and_one_that_does_not_come_is_named(tmp_path: Path
     assert tail.wait(("second", "first"), 1.0) == ["second: b", "first: a"]
     with pytest.raises(ZproxyError, match="has no line with 'third'"):
         tail.wait(("first", "third"), 0.0)
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_log_is_found_where_it_is_a_file(is_file: bool, tmp_path: Path) -> None:
+    where = tmp_path / "log"
+    with where.open("wb") as file:
+        argv = [sys.executable, "-c", "print('x', flush=True); input()"]
+        out = file if is_file else subprocess.PIPE
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=out) as process:
+            found = log_of(process.pid)
+            process.communicate(b"\n", timeout=10)
+    assert (found is not None) == is_file
