@@ -24,11 +24,12 @@ help: ## Show this list
 install: ## Install what is missing: Debian packages (needs root) and .venv with the zproxy command
 	@.ci/bootstrap
 
-demo: install ## Build the lab, prove the five claims on its live pods, take it down again (needs root)
+demo: install ## Build the lab, prove the claims on its live pods, show policy, take it down again (needs root)
 	@trap 'status=$$?; $(BIN)/zproxy lab down || status=1; exit $$status' EXIT; \
 	set -e; \
 	$(BIN)/zproxy lab up; \
-	$(BIN)/zproxy lab prove
+	$(BIN)/zproxy lab prove; \
+	$(BIN)/zproxy lab policy
 
 bench: ## Measure zproxy beside Envoy, under 20 minutes (needs root; BENCH_JSON=FILE writes the cells, ARGS=--help)
 	@.ci/bootstrap bench
