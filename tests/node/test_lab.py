@@ -62,7 +62,7 @@ def test_the_demo_goes_from_nothing_to_nothing_twice() -> None:
         assert proven.count("  => holds\n") == 6
         done("lab", "down")
         assert topology.present(Lab().layout) == []
-        assert not any(jobs.running(job) for job in (*Lab().daemons, Lab().app))
+        assert not any(jobs.running(job) for job in Lab().jobs)
         assert not any(
             (root / name).exists() for root in (RUN_ROOT, PIN_ROOT) for name in ("lab", "node-a", "node-b")
         )
@@ -70,9 +70,9 @@ def test_the_demo_goes_from_nothing_to_nothing_twice() -> None:
 
 
 def test_a_second_up_changes_nothing(lab: Lab) -> None:
-    pids = [jobs.running(job) for job in (*lab.daemons, lab.app)]
+    pids = [jobs.running(job) for job in lab.jobs]
     assert done("lab", "up").startswith("the lab is already up\n")
-    assert [jobs.running(job) for job in (*lab.daemons, lab.app)] == pids
+    assert [jobs.running(job) for job in lab.jobs] == pids
 
 
 @pytest.mark.usefixtures("lab")
@@ -85,6 +85,22 @@ def test_the_app_sees_the_client_pods_own_address(url: str, ip: str) -> None:
 @pytest.mark.parametrize("url", ["http://10.96.0.80:8080", "http://10.96.0.80", "http://[fd00:10:96::80]"])
 def test_the_service_leads_to_the_server_pod(url: str) -> None:
     assert json.loads(curl(f"{url}/get"))["origin"].startswith(("10.244.1.5:", "[fd00:10:244:1::5]:"))
+
+
+@pytest.mark.usefixtures("lab")
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("www.example.com",), "203.0.113.80"),
+        (("www.example.com", "+tcp"), "203.0.113.80"),
+        (("whoami.example.com", "TXT"), '"asked 10.96.0.10 over udp"'),
+        (("@192.0.2.53", "whoami.example.com", "TXT"), '"asked 192.0.2.53 over udp"'),
+        (("@192.0.2.53", "whoami.example.com", "TXT", "+tcp"), '"asked 192.0.2.53 over tcp"'),
+    ],
+)
+def test_pods_reach_the_resolver_that_they_ask(words: tuple[str, ...], answer: str) -> None:
+    for pod in ("demo/client", "demo/server"):
+        assert done("lab", "exec", pod, "--", "dig", "+short", *words).strip() == answer
 
 
 def test_policy_is_shown_twice_and_leaves_the_mesh_as_it_was(lab: Lab) -> None:

@@ -67,6 +67,8 @@ class Layout(NamedTuple):
 CLUSTER_DOMAIN: Final = "cluster.local"
 CLUSTER_DNS: Final = "10.96.0.10"
 """Where a Kubernetes cluster made by kubeadm or kind has its DNS, and its pods' resolv.conf leads."""
+OTHER_DNS: Final = "192.0.2.53"
+"""A resolver outside of the cluster, for who asks it by its address; of TEST-NET-1 (RFC 5737)."""
 NODE_PREFIX4: Final = 24
 NODE_PREFIX6: Final = 64
 APP_PORTS: Final = (8080, 8081)

@@ -18,7 +18,7 @@ from zproxy.errors import ConfigError, RequirementError, ZproxyError
 from zproxy.lab import jobs, pod_files, topology
 from zproxy.lab.evidence.sockets import tcp_listeners
 from zproxy.lab.jobs import Job
-from zproxy.lab.layout import APP_PORTS, SERVICE, Layout, NodeSite, make_layout
+from zproxy.lab.layout import APP_PORTS, CLUSTER_DNS, OTHER_DNS, SERVICE, Layout, NodeSite, make_layout
 from zproxy.lab.mesh import mesh_text
 from zproxy.net.netns import Netns
 from zproxy.node.client import Client
@@ -27,6 +27,7 @@ from zproxy.steering.steering import remove
 READY_S: Final = 20.0
 """Longest start of a daemon or the app; a daemon compiles its eBPF programs first."""
 _POLL_S: Final = 0.02
+DNS_PORT: Final = 53
 
 Say = Callable[[str], None]
 
@@ -48,6 +49,19 @@ class Lab(NamedTuple):
         log = self.directory / "app.log"
         ports = tuple(text for port in APP_PORTS for text in ("--port", str(port)))
         return Job("HTTP app", self.layout.pods[1].netns, "zproxy.lab.app", (*ports, "--log", str(log)), log)
+
+    @property
+    def resolver(self) -> Job:
+        """The cluster's DNS and a resolver outside, both on the first node; they do not know the mesh."""
+        log = self.directory / "dns.log"
+        listen = tuple(text for address in (CLUSTER_DNS, OTHER_DNS) for text in ("--listen", address))
+        netns = self.layout.nodes[0].netns
+        return Job("DNS server", netns, "zproxy.lab.resolver", (*listen, "--log", str(log)), log)
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """All its programs."""
+        return *self.daemons, self.resolver, self.app
 
     @property
     def mesh(self) -> Path:
@@ -119,7 +133,7 @@ def is_whole(lab: Lab) -> bool:
     """Whether everything of the lab is there and runs."""
     if not lab.ready.exists() or len(topology.present(lab.layout)) != len(lab.layout.namespaces):
         return False
-    if not all(jobs.running(job) for job in (*lab.daemons, lab.app)):
+    if not all(jobs.running(job) for job in lab.jobs):
         return False
     return all(
         site.pod in _enrolled(node.name) for node, site in zip(lab.layout.nodes, lab.layout.pods, strict=True)
@@ -146,12 +160,13 @@ def _build(lab: Lab, say: Say) -> None:
     pod_files.write(lab.layout)
     topology.build(lab.layout)
     say(f"network: {', '.join(lab.layout.namespaces)}")
-    for job in (*lab.daemons, lab.app):
+    for job in lab.jobs:
         jobs.start(job)
     for node, job in zip(lab.layout.nodes, lab.daemons, strict=True):
         _wait(job, lambda node=node: _answers(node.name))  # type: ignore[misc]  # mypy infers no lambda with defaults
         say(f"{job.name}: pid {', '.join(map(str, jobs.running(job)))}, log {job.log}")
-    _wait(lab.app, lambda: _listens(lab.app.netns))
+    _wait(lab.app, lambda: _listens(lab.app, APP_PORTS))
+    _wait(lab.resolver, lambda: _listens(lab.resolver, (DNS_PORT,)))
     for node, site in zip(lab.layout.nodes, lab.layout.pods, strict=True):
         Client(node.name).call("enroll", pod=site.pod, netns=site.netns)
         say(f"enrolled {site.pod} on {node.name}")
@@ -175,9 +190,9 @@ def _answers(node: str) -> bool:
     return False
 
 
-def _listens(name: str) -> bool:
-    with Netns.named(name) as netns:
-        return set(APP_PORTS) <= {entry.local.port for entry in tcp_listeners(netns)}
+def _listens(job: Job, ports: tuple[int, ...]) -> bool:
+    with Netns.named(job.netns) as netns:
+        return set(ports) <= {entry.local.port for entry in tcp_listeners(netns)}
 
 
 def _take_down(lab: Lab) -> list[str]:
@@ -186,7 +201,7 @@ def _take_down(lab: Lab) -> list[str]:
         return []
     lab.ready.unlink(missing_ok=True)
     removed = list(_unenroll(lab))
-    removed += jobs.stop((*lab.daemons, lab.app))
+    removed += jobs.stop(lab.jobs)
     for node in lab.layout.nodes:
         pins = remove(node.name, PIN_ROOT)
         removed += [f"{len(pins)} eBPF pins of {node.name}"] if pins else []
@@ -223,4 +238,5 @@ def _describe(lab: Lab, say: Say) -> None:
     for node, site in zip(lab.layout.nodes, lab.layout.pods, strict=True):
         say(f"{site.pod}: {site.ip4} {site.ip6} on {node.name} {node.ip4}, namespace {site.netns}")
     say(f"{SERVICE.hostname}: {' '.join(SERVICE.vips)}, before {lab.layout.pods[1].pod}")
+    say(f"DNS: {CLUSTER_DNS}, as in the pods' resolv.conf, and {OTHER_DNS}; they know www.example.com")
     say(f"try: zproxy lab exec demo/client -- curl -s http://{SERVICE.vips[0]}:{APP_PORTS[0]}/get")

@@ -57,7 +57,7 @@ class OnlyV6(Client):
 
 def _nothing_is_left(lab: Lab) -> None:
     assert topology.present(lab.layout) == []
-    assert not any(jobs.running(job) for job in (*lab.daemons, lab.app))
+    assert not any(jobs.running(job) for job in lab.jobs)
     assert not lab.directory.exists()
     assert pod_files.remove(lab.layout) == []
     for node in lab.layout.nodes:
@@ -224,6 +224,6 @@ def test_without_root_the_remedy_is_said(lab: Lab, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_lab_keeps_its_files_in_one_directory(lab: Lab) -> None:
-    paths = [lab.mesh, lab.ready, lab.app.log, *(job.log for job in lab.daemons)]
+    paths = [lab.mesh, lab.ready, *(job.log for job in lab.jobs)]
     assert all(Path(path).parent == lab.directory for path in paths)
-    assert all(any(str(lab.directory) in word for word in job.arguments) for job in (*lab.daemons, lab.app))
+    assert all(any(str(lab.directory) in word for word in job.arguments) for job in lab.jobs)
