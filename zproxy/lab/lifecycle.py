@@ -19,7 +19,7 @@ from zproxy.lab import jobs, pod_files, topology
 from zproxy.lab.evidence.sockets import tcp_listeners
 from zproxy.lab.jobs import Job
 from zproxy.lab.layout import APP_PORTS, CLUSTER_DNS, OTHER_DNS, SERVICE, Layout, NodeSite, make_layout
-from zproxy.lab.mesh import mesh_text
+from zproxy.lab.mesh import MARK, mesh_text
 from zproxy.net.netns import Netns
 from zproxy.node.client import Client
 from zproxy.steering.steering import remove
@@ -83,7 +83,7 @@ def up(say: Say, lab: Lab | None = None) -> None:
     """Build the lab, or say that it is there. What a killed lab left is removed first."""
     lab = lab or Lab()
     with alone(lab, say):
-        if is_whole(lab):
+        if is_whole(lab) and MARK not in lab.mesh.read_text():
             say("the lab is already up")
         else:
             _refuse_foreign_daemons(lab)
@@ -133,7 +133,7 @@ def is_whole(lab: Lab) -> bool:
     """Whether everything of the lab is there and runs."""
     if not lab.ready.exists() or len(topology.present(lab.layout)) != len(lab.layout.namespaces):
         return False
-    if not all(jobs.running(job) for job in lab.jobs):
+    if not all(jobs.running(job) for job in lab.jobs) or not pod_files.are_there(lab.layout):
         return False
     return all(
         site.pod in _enrolled(node.name) for node, site in zip(lab.layout.nodes, lab.layout.pods, strict=True)

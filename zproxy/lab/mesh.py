@@ -1,6 +1,11 @@
 """The lab's mesh state: two HBONE workloads and a service, in the shape of ztunnel's LOCAL_XDS file."""
 
+from typing import Final
+
 from zproxy.lab.layout import SERVER, SERVICE, Layout, NodeSite, PodSite
+
+MARK: Final = "# What follows is `zproxy lab policy` at work; it goes by itself.\n"
+"""Stands in the file before the policies that are shown; still there, it tells of a run that was killed."""
 
 
 def mesh_text(layout: Layout) -> str:

@@ -10,9 +10,9 @@ from zproxy.errors import ConfigError, ZproxyError
 from zproxy.lab import jobs
 from zproxy.lab.layout import SERVICE
 from zproxy.lab.lifecycle import Lab
+from zproxy.lab.mesh import MARK
 from zproxy.node.client import Client
 
-MARK: Final = "# What follows is `zproxy lab policy` at work; it goes by itself.\n"
 _POLICIES: Final = re.compile(r"^policies\s*:", re.MULTILINE)
 _TAKEN_S: Final = 5.0
 """How long the daemons may take to have the file; they read it as soon as they are told to."""

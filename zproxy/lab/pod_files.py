@@ -40,6 +40,11 @@ def write(layout: Layout) -> None:
         (directory / "resolv.conf").write_text(resolv_conf(pod))
 
 
+def are_there(layout: Layout) -> bool:
+    """Whether each pod has its files."""
+    return all((ROOT / pod.netns / "resolv.conf").exists() for pod in layout.pods)
+
+
 def remove(layout: Layout) -> list[str]:
     """Take the files away, and the directories that are empty then; return what went."""
     removed = []

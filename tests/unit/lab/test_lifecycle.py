@@ -15,7 +15,7 @@ import pytest
 
 from zproxy.config import PIN_ROOT, RUN_ROOT
 from zproxy.errors import ConfigError, RequirementError, ZproxyError
-from zproxy.lab import inside, jobs, lifecycle, pod_files, topology
+from zproxy.lab import inside, jobs, lifecycle, mesh_file, pod_files, topology
 from zproxy.lab.layout import APP_PORTS, make_layout
 from zproxy.lab.lifecycle import Lab, down, up
 from zproxy.lab.observe import observe
@@ -118,6 +118,15 @@ def _lose_the_ready_mark(lab: Lab) -> None:
     lab.ready.unlink()
 
 
+def _remove_a_resolv_conf(lab: Lab) -> None:
+    (pod_files.ROOT / lab.layout.pods[1].netns / "resolv.conf").unlink()
+
+
+def _leave_a_policy_there(lab: Lab) -> None:
+    deny = mesh_file.Policy("deny-the-client", "Deny", "cluster.local/ns/demo/sa/client")
+    mesh_file.put(lab, mesh_file.with_policies(mesh_file.own_text(lab), (deny,)))
+
+
 def _kill(pids: list[int] | tuple[int, ...]) -> None:
     assert pids
     for pid in pids:
@@ -125,7 +134,10 @@ def _kill(pids: list[int] | tuple[int, ...]) -> None:
         os.waitpid(pid, 0)
 
 
-BREAKAGES = [_kill_daemons, _remove_pod_namespace, _kill_app, _unenroll, _lose_the_ready_mark]
+BREAKAGES = [
+    *(_kill_daemons, _remove_pod_namespace, _kill_app, _unenroll, _lose_the_ready_mark),
+    *(_remove_a_resolv_conf, _leave_a_policy_there),
+]
 
 
 def test_a_lab_that_is_broken_in_any_way_is_rebuilt_by_up(lab: Lab) -> None:

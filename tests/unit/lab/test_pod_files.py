@@ -46,7 +46,9 @@ def test_a_namespace_without_a_name_or_without_files_has_none() -> None:
 
 @pytest.mark.root
 def test_what_is_written_is_removed_and_nothing_else(layout: Layout) -> None:
+    assert not pod_files.are_there(layout)
     pod_files.write(layout)
+    assert pod_files.are_there(layout)
     stranger = pod_files.ROOT / layout.pods[1].netns / "hosts"
     stranger.write_text("127.0.0.1 localhost\n")
     assert [path.name for path in pod_files.of(str(NAMED / layout.pods[1].netns))] == ["hosts", "resolv.conf"]
