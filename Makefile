@@ -24,11 +24,12 @@ help: ## Show this list
 install: ## Install what is missing: Debian packages (needs root) and .venv with the zproxy command
 	@.ci/bootstrap
 
-demo: install ## Build the lab, prove the five claims on its live pods, take it down again (needs root)
+demo: install ## Build the lab, prove the claims on its live pods, show policy, take it down again (needs root)
 	@trap 'status=$$?; $(BIN)/zproxy lab down || status=1; exit $$status' EXIT; \
 	set -e; \
 	$(BIN)/zproxy lab up; \
-	$(BIN)/zproxy lab prove
+	$(BIN)/zproxy lab prove; \
+	$(BIN)/zproxy lab policy
 
 bench: ## Measure zproxy beside Envoy, under 20 minutes (needs root; BENCH_JSON=FILE writes the cells, ARGS=--help)
 	@.ci/bootstrap bench
@@ -90,3 +91,4 @@ clean-root: install ## Remove what a broken off lab or test run left in the kern
 	@ls -1 /sys/fs/bpf/zproxy /run/zproxy 2>/dev/null | grep '^zpt-' | sort -u | \
 		xargs --no-run-if-empty --max-args=1 $(BIN)/zproxy cleanup --node
 	@ip netns list | awk '/^zpt-/ { print $$1 }' | xargs --no-run-if-empty --max-args=1 ip netns delete
+	@rm -rf /etc/netns/zpt-*

@@ -1,4 +1,4 @@
-"""`zproxy lab up|prove|exec|down`: two nodes and two pods on this machine, to try and to prove everything."""
+"""`zproxy lab up|prove|policy|exec|down`: two nodes and two pods on this machine, to try everything on."""
 
 import click
 from zproxy_cli import prove as prove_noun
@@ -21,10 +21,18 @@ def lab_up() -> None:
 @command.command("prove")
 @output_option
 def lab_prove(output: str) -> None:
-    """Prove the five claims between the lab's pods."""
+    """Prove the claims of `zproxy prove` between the lab's pods."""
     from zproxy.lab.layout import APP_PORTS, CLIENT, SERVER
 
     prove_noun.show(CLIENT, SERVER, APP_PORTS, output)
+
+
+@command.command("policy")
+def lab_policy() -> None:
+    """Allow the client, deny it and let it in again, under a connection that it has open."""
+    from zproxy.lab.policy import show
+
+    show(say)
 
 
 @command.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

@@ -1,4 +1,4 @@
-"""`zproxy prove POD POD`: five claims about the mesh, each with evidence from the kernel and the wire."""
+"""`zproxy prove POD POD`: claims about the mesh, each with evidence from the kernel and the wire."""
 
 import click
 from zproxy_cli.output import fail, output_option, print_rows, say
@@ -27,7 +27,7 @@ def command(source: str, target: str, ports: tuple[int, ...], output: str) -> No
 
 
 def show(source: str, target: str, ports: tuple[int, ...], output: str) -> None:
-    """Print the five proofs; end with status 1 when one does not hold."""
+    """Print the proofs; end with status 1 when one does not hold."""
     from zproxy.lab.proof import render
     from zproxy.lab.prove import prove
 

@@ -49,9 +49,9 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
-def test_the_demo_builds_proves_and_takes_down(project: Project) -> None:
+def test_the_demo_builds_proves_shows_policy_and_takes_down(project: Project) -> None:
     assert project.start_demo().wait() == 0
-    assert project.noted() == ["lab up", "lab prove", "lab down"]
+    assert project.noted() == ["lab up", "lab prove", "lab policy", "lab down"]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,8 @@ def test_the_demo_builds_proves_and_takes_down(project: Project) -> None:
     [
         ("up", ["lab up", "lab down"]),
         ("prove", ["lab up", "lab prove", "lab down"]),
-        ("down", ["lab up", "lab prove", "lab down"]),
+        ("policy", ["lab up", "lab prove", "lab policy", "lab down"]),
+        ("down", ["lab up", "lab prove", "lab policy", "lab down"]),
     ],
 )
 def test_a_failure_fails_the_demo_and_the_lab_goes_down(

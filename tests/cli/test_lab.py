@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from click.testing import CliRunner, Result
 from zproxy_cli.main import zproxy
 
 from zproxy.errors import ConfigError
-from zproxy.lab import inside, lifecycle
+from zproxy.lab import inside, lifecycle, policy
 from zproxy.lab import prove as lab_prove
 from zproxy.lab.proof import Proof
 
@@ -18,13 +19,18 @@ def run(*words: str) -> Result:
     return CliRunner().invoke(zproxy, ["lab", *words], prog_name="zproxy")
 
 
-@pytest.mark.parametrize("verb", ["up", "down"])
-def test_what_is_done_is_said_line_by_line(monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+@pytest.mark.parametrize(
+    ("verb", "module", "name"),
+    [("up", lifecycle, "up"), ("down", lifecycle, "down"), ("policy", policy, "show")],
+)
+def test_what_is_done_is_said_line_by_line(
+    monkeypatch: pytest.MonkeyPatch, verb: str, module: ModuleType, name: str
+) -> None:
     def act(say: Callable[[str], None]) -> None:
         say("one thing")
         say("another")
 
-    monkeypatch.setattr(lifecycle, verb, act)
+    monkeypatch.setattr(module, name, act)
     assert run(verb).stdout == "one thing\nanother\n"
 
 

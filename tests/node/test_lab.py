@@ -58,11 +58,11 @@ def test_the_demo_goes_from_nothing_to_nothing_twice() -> None:
     for _ in range(2):
         assert "enrolled demo/server on node-b" in done("lab", "up")
         proven = done("lab", "prove")
-        assert [f"Claim {number}: " in proven for number in range(1, 6)] == [True] * 5
-        assert proven.count("  => holds\n") == 5
+        assert [f"Claim {number}: " in proven for number in range(1, 7)] == [True] * 6
+        assert proven.count("  => holds\n") == 6
         done("lab", "down")
         assert topology.present(Lab().layout) == []
-        assert not any(jobs.running(job) for job in (*Lab().daemons, Lab().app))
+        assert not any(jobs.running(job) for job in Lab().jobs)
         assert not any(
             (root / name).exists() for root in (RUN_ROOT, PIN_ROOT) for name in ("lab", "node-a", "node-b")
         )
@@ -70,15 +70,60 @@ def test_the_demo_goes_from_nothing_to_nothing_twice() -> None:
 
 
 def test_a_second_up_changes_nothing(lab: Lab) -> None:
-    pids = [jobs.running(job) for job in (*lab.daemons, lab.app)]
+    pids = [jobs.running(job) for job in lab.jobs]
     assert done("lab", "up").startswith("the lab is already up\n")
-    assert [jobs.running(job) for job in (*lab.daemons, lab.app)] == pids
+    assert [jobs.running(job) for job in lab.jobs] == pids
 
 
 @pytest.mark.usefixtures("lab")
 @pytest.mark.parametrize(("url", "ip"), [(SERVER, "10.244.1.5:"), (SERVER6, "[fd00:10:244:1::5]:")])
 def test_the_app_sees_the_client_pods_own_address(url: str, ip: str) -> None:
     assert json.loads(curl(f"{url}/get"))["origin"].startswith(ip)
+
+
+@pytest.mark.usefixtures("lab")
+@pytest.mark.parametrize("url", ["http://10.96.0.80:8080", "http://10.96.0.80", "http://[fd00:10:96::80]"])
+def test_the_service_leads_to_the_server_pod(url: str) -> None:
+    assert json.loads(curl(f"{url}/get"))["origin"].startswith(("10.244.1.5:", "[fd00:10:244:1::5]:"))
+
+
+@pytest.mark.usefixtures("lab")
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("www.example.com",), "203.0.113.80"),
+        (("www.example.com", "+tcp"), "203.0.113.80"),
+        (("whoami.example.com", "TXT"), '"asked 10.96.0.10 over udp"'),
+        (("@192.0.2.53", "whoami.example.com", "TXT"), '"asked 192.0.2.53 over udp"'),
+        (("@192.0.2.53", "whoami.example.com", "TXT", "+tcp"), '"asked 192.0.2.53 over tcp"'),
+    ],
+)
+def test_pods_reach_the_resolver_that_they_ask(words: tuple[str, ...], answer: str) -> None:
+    for pod in ("demo/client", "demo/server"):
+        assert done("lab", "exec", pod, "--", "dig", "+short", *words).strip() == answer
+
+
+def test_policy_is_shown_twice_and_leaves_the_mesh_as_it_was(lab: Lab) -> None:
+    before = lab.mesh.read_text()
+    for _ in range(2):
+        shown = done("lab", "policy")
+        assert "the open connection goes on" in shown
+        assert "explicitly denied by: demo/deny-the-client" in shown
+        assert shown.endswith("a new connection is answered with 200\n")
+        assert lab.mesh.read_text() == before
+
+
+def test_policy_that_is_interrupted_lets_the_client_in_again(lab: Lab) -> None:
+    before = lab.mesh.read_text()
+    argv = [sys.executable, "-P", "-m", "zproxy", "lab", "policy"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=inside.environment()) as process:
+        assert process.stdout is not None
+        assert any(line.startswith("ALLOW") for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert lab.mesh.read_text() == before
+    assert json.loads(curl(f"{SERVER}/get"))["origin"].startswith("10.244.1.5:")
 
 
 def test_ip_netns_exec_is_steered_as_well(lab: Lab) -> None:
@@ -136,7 +181,7 @@ def test_a_proof_fails_when_the_mesh_is_not_there(lab: Lab) -> None:
     assert result.returncode == 1
     assert "demo/client has the tunnel device vx0 (vxlan)" in result.stdout
     assert "1 packet-filter rules redirect traffic inside demo/client" in result.stdout
-    assert result.stderr == "Error: claim 4 of 5 does not hold\n"
+    assert result.stderr == "Error: claim 4 of 6 does not hold\n"
 
 
 def test_a_lab_whose_daemons_were_killed_is_mended_by_up(lab: Lab) -> None:

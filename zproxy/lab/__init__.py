@@ -1,1 +1,1 @@
-"""A two-node laboratory on one machine, and the five proofs."""
+"""A two-node laboratory on one machine, and the proofs."""

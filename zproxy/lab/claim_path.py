@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
+from zproxy.lab import claim_log
 from zproxy.lab.evidence.packets import TCP, Packet
 from zproxy.lab.observation import Observation
 from zproxy.lab.proof import Evidence, Proof
@@ -43,7 +44,7 @@ def prove_endpoints(seen: Observation) -> Proof:
 
 
 def prove_tunnels(seen: Observation) -> Proof:
-    """Judge claim 3 by both daemons' records and by the TCP connections on the wire."""
+    """Judge claim 3 by both daemons' records and logs, and by the TCP connections on the wire."""
     carried = [_outbound(seen, answer) for answer in seen.answers]
     known = [row for row in carried if row is not None]
     used = [row for row in seen.source.tunnels if row.id in {c.tunnel for c in known}]
@@ -59,8 +60,14 @@ def prove_tunnels(seen: Observation) -> Proof:
             _tcpdump(seen, "tcp dst port 15008"),
             tuple(f"outer connection {end} > {_peer(seen)}" for end in outer) or ("(nothing)",),
         ),
+        *claim_log.evidence(seen),
     )
-    against = [*_not_carried(seen, carried), *_not_one_tunnel(seen, used, outer), *_shared_tunnels(seen)]
+    against = [
+        *_not_carried(seen, carried),
+        *_not_one_tunnel(seen, used, outer),
+        *_shared_tunnels(seen),
+        *claim_log.against(seen),
+    ]
     return Proof(
         3,
         "no host-to-host pipe: one tunnel per pair of identities, app ports are streams",
@@ -112,7 +119,7 @@ def _hbone(seen: Observation) -> list[Packet]:
     return [p for p in seen.source.captured.on_wire() if p.protocol == TCP and _is_hbone(p)]
 
 
-def _origin(answer: Answer) -> str:
+def origin_of(answer: Answer) -> str:
     """Return the peer address that the app says it saw; empty when the app is not one that says so."""
     try:
         found = json.loads(answer.body)["origin"]
@@ -129,7 +136,7 @@ def _origins(seen: Observation) -> Iterator[Evidence]:
 def _origin_line(answer: Answer) -> str:
     if answer.error:
         return f"failed: {answer.error}"
-    origin = _origin(answer)
+    origin = origin_of(answer)
     return f'{{"origin": "{json.loads(answer.body)["origin"]}", ...}}' if origin else f"HTTP {answer.status}"
 
 
@@ -151,7 +158,7 @@ def _wrong_endpoints(seen: Observation, hbone: list[Packet]) -> Iterator[str]:
 
 def _wrong_origins(seen: Observation) -> Iterator[str]:
     for answer in seen.answers:
-        origin = _origin(answer)
+        origin = origin_of(answer)
         if answer.error:
             yield f"{answer.command} failed: {answer.error}"
         elif origin and origin != seen.source.address:

@@ -9,6 +9,7 @@ from zproxy.lab.proof import Evidence, Proof
 from zproxy.model import ports
 
 MESH_PORTS: Final = (ports.OUTBOUND, ports.INBOUND_PLAINTEXT, ports.INBOUND_HBONE)
+"""Of every straw; DNS joins them where a pod's DNS is captured."""
 _WILDCARDS: Final = ("::", "0.0.0.0")  # noqa: S104  # compared with, never bound
 
 
@@ -29,8 +30,13 @@ def listening(entry: SocketInfo) -> str:
     return f"LISTEN {ip}:{entry.local.port}  users:({','.join(str(owner) for owner in entry.owners)})"
 
 
+def ports_of(pod: PodEvidence) -> tuple[int, ...]:
+    """Return the TCP ports at which the pod's straw must listen."""
+    return (*MESH_PORTS, ports.DNS) if pod.row.dns else MESH_PORTS
+
+
 def _sockets(pod: PodEvidence) -> Evidence:
-    lines = tuple(listening(entry) for entry in pod.listeners if entry.local.port in MESH_PORTS)
+    lines = tuple(listening(entry) for entry in pod.listeners if entry.local.port in ports_of(pod))
     return Evidence(
         f"nsenter --net={pod.row.netns_path} ss -Hlntp   # {pod.row.pod}", lines or ("(nothing)",)
     )
@@ -58,14 +64,14 @@ def _steering(pod: PodEvidence) -> Evidence:
 
 
 def _wrong_sockets(pod: PodEvidence) -> Iterator[str]:
-    for port in MESH_PORTS:
+    for port in ports_of(pod):
         owners = {owner.pid for entry in pod.listeners if entry.local.port == port for owner in entry.owners}
         if not any(entry.local.port == port for entry in pod.listeners):
             yield f"nothing listens on {port} inside {pod.row.pod}"
         elif owners != {pod.daemon.pid}:
             yield f"{port} inside {pod.row.pod} belongs to pids {sorted(owners)}, not to {_daemon(pod)}"
     for entry in pod.outside:
-        if entry.local.port in MESH_PORTS and pod.daemon.pid in {owner.pid for owner in entry.owners}:
+        if entry.local.port in ports_of(pod) and pod.daemon.pid in {owner.pid for owner in entry.owners}:
             yield f"{_daemon(pod)} listens on {entry.local.port} outside any pod as well"
     if not pod.steering:
         yield f"no eBPF map knows {pod.row.pod}: nothing would bring its traffic to these sockets"

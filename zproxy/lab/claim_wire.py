@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from zproxy.lab.claim_place import MESH_PORTS, listening
+from zproxy.lab.claim_place import listening, ports_of
 from zproxy.lab.evidence.firewall import Rules
 from zproxy.lab.evidence.packets import TCP, UDP, Packet
 from zproxy.lab.evidence.tls import Flow, assemble, flows, records
@@ -155,7 +155,7 @@ def _wrong_records(seen: Observation) -> Iterator[str]:
 
 
 def _tcp_ports(pod: PodEvidence) -> Evidence:
-    lines = tuple(listening(entry) for entry in pod.listeners if entry.local.port in MESH_PORTS)
+    lines = tuple(listening(entry) for entry in pod.listeners if entry.local.port in ports_of(pod))
     return Evidence(
         f"nsenter --net={pod.row.netns_path} ss -Hlntp   # {pod.row.pod}, TCP", lines or ("(nothing)",)
     )
@@ -170,9 +170,19 @@ def _udp_sockets(pod: PodEvidence) -> Evidence:
 
 def _daemon_udp(pod: PodEvidence) -> Iterator[str]:
     tcp = {entry.local.port for entry in pod.listeners}
-    for port in MESH_PORTS:
+    for port in ports_of(pod):
         if port not in tcp:
             yield f"no TCP listener is on {port} inside {pod.row.pod}"
+    if pod.row.dns:
+        yield from _wrong_dns(pod)
     for entry in pod.udp:
         if pod.daemon.pid in {owner.pid for owner in entry.owners} and entry.local.port != ports.DNS:
             yield f"the daemon (pid {pod.daemon.pid}) has the UDP socket {entry.local} inside {pod.row.pod}"
+
+
+def _wrong_dns(pod: PodEvidence) -> Iterator[str]:
+    owners = {owner.pid for e in pod.udp if e.local.port == ports.DNS for owner in e.owners}
+    if not owners:
+        yield f"no UDP socket is on {ports.DNS} inside {pod.row.pod}, where its DNS goes"
+    elif owners != {pod.daemon.pid}:
+        yield f"UDP {ports.DNS} inside {pod.row.pod} belongs to pids {sorted(owners)}, not to the daemon"

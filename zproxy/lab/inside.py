@@ -1,4 +1,7 @@
-"""Programs inside a pod's network namespace: the same file system and user, another network."""
+"""Programs inside a pod's network namespace: the same file system and user, another network.
+
+`become` brings the pod's own resolv.conf along as well.
+"""
 
 import os
 import subprocess
@@ -9,6 +12,7 @@ from typing import Final, NoReturn
 
 import zproxy
 from zproxy.errors import RequirementError, ZproxyError
+from zproxy.lab import pod_files
 from zproxy.net.netns import Netns
 
 _PACKAGE_ROOT: Final = str(Path(zproxy.__file__).parent.parent)
@@ -60,12 +64,16 @@ def output(netns: Netns, argv: Sequence[str], timeout_s: float = 15.0) -> tuple[
 
 
 def become(netns: Netns, argv: Sequence[str]) -> NoReturn:
-    """Replace this process by `argv` inside `netns`; raise ZproxyError when it cannot be started."""
+    """Replace this process by `argv` inside `netns`; raise ZproxyError when it cannot be started.
+
+    What the pod has of its own in /etc is there for `argv`, and so for name look-ups.
+    """
 
     def replace() -> NoReturn:
         os.execvp(argv[0], list(argv))  # noqa: S606  # no shell is wanted: this is what `lab exec` is
 
     try:
+        pod_files.enter(netns.path)
         netns.run(replace)
     except OSError as error:
         raise ZproxyError(f"{argv[0]} cannot be started in {netns.path}: {error.strerror}") from error

@@ -79,6 +79,17 @@ def stop(jobs: Sequence[Job]) -> list[str]:
             os.close(fd)
 
 
+def send(job: Job, signum: signal.Signals) -> None:
+    """Send a signal to every process of `job`."""
+    for pid in running(job):
+        fd = _hold(job, pid)
+        if fd is not None:
+            try:
+                _send(fd, signum)
+            finally:
+                os.close(fd)
+
+
 def last_words(job: Job, lines: int = 5) -> str:
     """Return the end of the job's log, for a message that says why it failed."""
     try:

@@ -37,6 +37,21 @@ class PodSite(NamedTuple):
         return f"{self.namespace}/{self.name}"
 
 
+class ServiceSite(NamedTuple):
+    """The service before the server pod."""
+
+    namespace: str
+    name: str
+    vips: tuple[str, ...]
+    ports: tuple[tuple[int, int], ...]
+    """Of the service, and of the pod behind it."""
+
+    @property
+    def hostname(self) -> str:
+        """Its fully qualified name."""
+        return f"{self.name}.{self.namespace}.svc.{CLUSTER_DOMAIN}"
+
+
 class Layout(NamedTuple):
     """The whole lab. `pods[i]` ALWAYS runs on `nodes[i]`."""
 
@@ -49,12 +64,21 @@ class Layout(NamedTuple):
         return tuple(pod.netns for pod in self.pods) + tuple(node.netns for node in self.nodes)
 
 
+CLUSTER_DOMAIN: Final = "cluster.local"
+CLUSTER_DNS: Final = "10.96.0.10"
+"""Where a Kubernetes cluster made by kubeadm or kind has its DNS, and its pods' resolv.conf leads."""
+OTHER_DNS: Final = "192.0.2.53"
+"""A resolver outside of the cluster, for who asks it by its address; of TEST-NET-1 (RFC 5737)."""
 NODE_PREFIX4: Final = 24
 NODE_PREFIX6: Final = 64
 APP_PORTS: Final = (8080, 8081)
 """Where the HTTP app in the server pod listens."""
 CLIENT: Final = "demo/client"
 SERVER: Final = "demo/server"
+SERVICE: Final = ServiceSite(
+    "demo", "server", ("10.96.0.80", "fd00:10:96::80"), ((80, 8080), *((port, port) for port in APP_PORTS))
+)
+"""In front of the server pod: its own ports, and 80 as well."""
 
 
 def make_layout(prefix: str = "") -> Layout:

@@ -15,11 +15,11 @@ from typing import Final, NamedTuple
 
 from zproxy.config import PIN_ROOT, RUN_ROOT
 from zproxy.errors import ConfigError, RequirementError, ZproxyError
-from zproxy.lab import jobs, topology
+from zproxy.lab import jobs, pod_files, topology
 from zproxy.lab.evidence.sockets import tcp_listeners
 from zproxy.lab.jobs import Job
-from zproxy.lab.layout import APP_PORTS, Layout, NodeSite, make_layout
-from zproxy.lab.mesh import mesh_text
+from zproxy.lab.layout import APP_PORTS, CLUSTER_DNS, OTHER_DNS, SERVICE, Layout, NodeSite, make_layout
+from zproxy.lab.mesh import MARK, mesh_text
 from zproxy.net.netns import Netns
 from zproxy.node.client import Client
 from zproxy.steering.steering import remove
@@ -27,6 +27,7 @@ from zproxy.steering.steering import remove
 READY_S: Final = 20.0
 """Longest start of a daemon or the app; a daemon compiles its eBPF programs first."""
 _POLL_S: Final = 0.02
+DNS_PORT: Final = 53
 
 Say = Callable[[str], None]
 
@@ -50,6 +51,19 @@ class Lab(NamedTuple):
         return Job("HTTP app", self.layout.pods[1].netns, "zproxy.lab.app", (*ports, "--log", str(log)), log)
 
     @property
+    def resolver(self) -> Job:
+        """The cluster's DNS and a resolver outside, both on the first node; they do not know the mesh."""
+        log = self.directory / "dns.log"
+        listen = tuple(text for address in (CLUSTER_DNS, OTHER_DNS) for text in ("--listen", address))
+        netns = self.layout.nodes[0].netns
+        return Job("DNS server", netns, "zproxy.lab.resolver", (*listen, "--log", str(log)), log)
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """All its programs."""
+        return *self.daemons, self.resolver, self.app
+
+    @property
     def mesh(self) -> Path:
         """The mesh state that both daemons read."""
         return self.directory / "mesh.yaml"
@@ -68,8 +82,8 @@ class Lab(NamedTuple):
 def up(say: Say, lab: Lab | None = None) -> None:
     """Build the lab, or say that it is there. What a killed lab left is removed first."""
     lab = lab or Lab()
-    with _alone(lab, say):
-        if _is_whole(lab):
+    with alone(lab, say):
+        if is_whole(lab) and MARK not in lab.mesh.read_text():
             say("the lab is already up")
         else:
             _refuse_foreign_daemons(lab)
@@ -86,7 +100,7 @@ def up(say: Say, lab: Lab | None = None) -> None:
 def down(say: Say, lab: Lab | None = None) -> None:
     """Remove everything of the lab, whatever state it is in."""
     lab = lab or Lab()
-    with _alone(lab, say):
+    with alone(lab, say):
         _refuse_foreign_daemons(lab)
         removed = _take_down(lab)
     for item in removed:
@@ -96,8 +110,8 @@ def down(say: Say, lab: Lab | None = None) -> None:
 
 
 @contextlib.contextmanager
-def _alone(lab: Lab, say: Say) -> Iterator[None]:
-    """Let one `up` or `down` work at a time; the lock is on the parent directory, which stays."""
+def alone(lab: Lab, say: Say) -> Iterator[None]:
+    """Let one command change the lab at a time; the lock is on the parent directory, which stays."""
     if os.geteuid() != 0:
         raise RequirementError(
             "the lab needs root: it makes network namespaces and loads eBPF; run it with sudo"
@@ -115,10 +129,11 @@ def _alone(lab: Lab, say: Say) -> Iterator[None]:
         os.close(fd)
 
 
-def _is_whole(lab: Lab) -> bool:
+def is_whole(lab: Lab) -> bool:
+    """Whether everything of the lab is there and runs."""
     if not lab.ready.exists() or len(topology.present(lab.layout)) != len(lab.layout.namespaces):
         return False
-    if not all(jobs.running(job) for job in (*lab.daemons, lab.app)):
+    if not all(jobs.running(job) for job in lab.jobs) or not pod_files.are_there(lab.layout):
         return False
     return all(
         site.pod in _enrolled(node.name) for node, site in zip(lab.layout.nodes, lab.layout.pods, strict=True)
@@ -142,14 +157,16 @@ def _refuse_foreign_daemons(lab: Lab) -> None:
 def _build(lab: Lab, say: Say) -> None:
     lab.directory.mkdir(mode=0o700)
     lab.mesh.write_text(mesh_text(lab.layout))
+    pod_files.write(lab.layout)
     topology.build(lab.layout)
     say(f"network: {', '.join(lab.layout.namespaces)}")
-    for job in (*lab.daemons, lab.app):
+    for job in lab.jobs:
         jobs.start(job)
     for node, job in zip(lab.layout.nodes, lab.daemons, strict=True):
         _wait(job, lambda node=node: _answers(node.name))  # type: ignore[misc]  # mypy infers no lambda with defaults
         say(f"{job.name}: pid {', '.join(map(str, jobs.running(job)))}, log {job.log}")
-    _wait(lab.app, lambda: _listens(lab.app.netns))
+    _wait(lab.app, lambda: _listens(lab.app, APP_PORTS))
+    _wait(lab.resolver, lambda: _listens(lab.resolver, (DNS_PORT,)))
     for node, site in zip(lab.layout.nodes, lab.layout.pods, strict=True):
         Client(node.name).call("enroll", pod=site.pod, netns=site.netns)
         say(f"enrolled {site.pod} on {node.name}")
@@ -173,9 +190,9 @@ def _answers(node: str) -> bool:
     return False
 
 
-def _listens(name: str) -> bool:
-    with Netns.named(name) as netns:
-        return set(APP_PORTS) <= {entry.local.port for entry in tcp_listeners(netns)}
+def _listens(job: Job, ports: tuple[int, ...]) -> bool:
+    with Netns.named(job.netns) as netns:
+        return set(ports) <= {entry.local.port for entry in tcp_listeners(netns)}
 
 
 def _take_down(lab: Lab) -> list[str]:
@@ -184,12 +201,13 @@ def _take_down(lab: Lab) -> list[str]:
         return []
     lab.ready.unlink(missing_ok=True)
     removed = list(_unenroll(lab))
-    removed += jobs.stop((*lab.daemons, lab.app))
+    removed += jobs.stop(lab.jobs)
     for node in lab.layout.nodes:
         pins = remove(node.name, PIN_ROOT)
         removed += [f"{len(pins)} eBPF pins of {node.name}"] if pins else []
         shutil.rmtree(RUN_ROOT / node.name, ignore_errors=True)
     removed += topology.dismantle(lab.layout)
+    removed += pod_files.remove(lab.layout)
     shutil.rmtree(lab.directory, ignore_errors=True)
     return removed
 
@@ -219,5 +237,6 @@ def open_pod(pod: str, lab: Lab | None = None) -> Netns:
 def _describe(lab: Lab, say: Say) -> None:
     for node, site in zip(lab.layout.nodes, lab.layout.pods, strict=True):
         say(f"{site.pod}: {site.ip4} {site.ip6} on {node.name} {node.ip4}, namespace {site.netns}")
-    server = lab.layout.pods[1]
-    say(f"try: zproxy lab exec demo/client -- curl -s http://{server.ip4}:{APP_PORTS[0]}/get")
+    say(f"{SERVICE.hostname}: {' '.join(SERVICE.vips)}, before {lab.layout.pods[1].pod}")
+    say(f"DNS: {CLUSTER_DNS}, as in the pods' resolv.conf, and {OTHER_DNS}; they know www.example.com")
+    say(f"try: zproxy lab exec demo/client -- curl -s http://{SERVICE.vips[0]}:{APP_PORTS[0]}/get")

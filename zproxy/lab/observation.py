@@ -8,7 +8,8 @@ from zproxy.lab.evidence.links import Link
 from zproxy.lab.evidence.packets import Packet
 from zproxy.lab.evidence.processes import ProcessInfo
 from zproxy.lab.evidence.sockets import SocketInfo
-from zproxy.lab.rows import ConnectionRow, PodRow, TunnelRow
+from zproxy.lab.logs import AccessLine
+from zproxy.lab.rows import ConnectionRow, PodRow, ServiceRow, TunnelRow
 from zproxy.lab.traffic import Answer, Datagram
 
 
@@ -38,6 +39,12 @@ class PodEvidence:
     tunnels: tuple[TunnelRow, ...]
     streams_before: dict[int, int]
     """Tunnel id -> streams that it had carried before this run."""
+    identities: tuple[str, ...]
+    """Those that the daemon has a valid certificate for."""
+    log: str
+    """Where the daemon's log is; empty when it is no file, so that nobody else can read it."""
+    access: tuple[AccessLine, ...]
+    """The lines of the access log about the pod's connections that ended during this run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,10 @@ class Observation:
     marker: bytes
     """Random text that is in every request, and so in the answers of an app that echoes."""
     datagram: Datagram
+    service: ServiceRow | None = None
+    """What the target can be called; None when no service has it, and it alone, for an endpoint."""
+    called: tuple[Answer, ...] = ()
+    """Answers to requests by the service's address and by its names."""
 
     def wire(self) -> tuple[Packet, ...]:
         """Return the packets that passed the source pod's interfaces between the two pods, oldest first."""

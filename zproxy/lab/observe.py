@@ -1,5 +1,6 @@
 """Measures one run of `zproxy prove`: capture, traffic, then sockets, processes, rules and records."""
 
+import os
 import secrets
 import time
 from collections.abc import Iterable, Mapping
@@ -7,12 +8,14 @@ from contextlib import ExitStack
 from typing import Any, Final, NamedTuple, Protocol
 
 from zproxy.errors import EnrollError, ZproxyError
+from zproxy.lab import pod_files
 from zproxy.lab.evidence import firewall, links, processes, sockets
 from zproxy.lab.evidence.capture import Capture
 from zproxy.lab.evidence.steering import pod_entry
+from zproxy.lab.logs import AccessLine, Tail, log_of
 from zproxy.lab.observation import Observation, PodEvidence
-from zproxy.lab.rows import ConnectionRow, PodRow, TunnelRow
-from zproxy.lab.traffic import Answer, curl, datagram, temporary_app
+from zproxy.lab.rows import ConnectionRow, PodRow, ServiceRow, TunnelRow
+from zproxy.lab.traffic import Answer, curl, curl_by_name, datagram, temporary_app
 from zproxy.model.addr import Endpoint
 from zproxy.model.ports import ILLEGAL
 from zproxy.net.netns import Netns
@@ -39,6 +42,8 @@ class Side(NamedTuple):
     known: frozenset[int]
     """Ids of connections that are older than this run."""
     streams: dict[int, int]
+    log: Tail | None
+    """The daemon's log from the beginning of the run on; None when it is no file."""
 
 
 def find(pod: str, daemons: Mapping[str, Daemon]) -> tuple[PodRow, Daemon]:
@@ -71,8 +76,10 @@ def observe(source: str, target: str, ports: tuple[int, ...], daemons: Mapping[s
         captures = [stack.enter_context(Capture(side.netns)) for side in (here, there)]
         marker = f"marker-{secrets.token_hex(12)}"
         answers = _ask(here.netns, addresses[1], ports, marker, captures)
+        service = ServiceRow.before(target, here.daemon.call("services"), here.daemon.call("workloads"))
+        called = _call(here, service, ":" in addresses[1], ports, marker, captures)
         udp = datagram(here.netns, there.netns, *addresses, f"datagram-{secrets.token_hex(12)}".encode())
-        connections = _wait_for_records(here, there, answers)
+        connections = _wait_for_records(here, there, (*answers, *called))
         host = processes.in_host_namespace()
         seen = [
             _evidence(side, address, capture, rows, host)
@@ -80,7 +87,7 @@ def observe(source: str, target: str, ports: tuple[int, ...], daemons: Mapping[s
                 (here, there), addresses, captures, connections, strict=True
             )
         ]
-        return Observation(seen[0], seen[1], host, ports, answers, marker.encode(), udp)
+        return Observation(seen[0], seen[1], host, ports, answers, marker.encode(), udp, service, called)
 
 
 def _open(row: PodRow, daemon: Daemon, stack: ExitStack) -> Side:
@@ -96,7 +103,8 @@ def _open(row: PodRow, daemon: Daemon, stack: ExitStack) -> Side:
         )
     known = frozenset(entry["id"] for entry in daemon.call("connections"))
     streams = {entry["id"]: entry["streams_total"] for entry in daemon.call("tunnels")}
-    return Side(row, netns, daemon, known, streams)
+    path = log_of(row.pid)
+    return Side(row, netns, daemon, known, streams, Tail(path) if path is not None else None)
 
 
 def _common_family(here: PodRow, there: PodRow) -> tuple[str, str]:
@@ -128,17 +136,64 @@ def _ask(
     return tuple(answers)
 
 
+def _call(
+    source: Side,
+    service: ServiceRow | None,
+    is_v6: bool,
+    ports: tuple[int, ...],
+    marker: str,
+    captures: Iterable[Capture],
+) -> tuple[Answer, ...]:
+    """Ask the service by its address, and by its names where the pod can look them up."""
+    if service is None:
+        return ()
+    port = next((port for port, target in service.ports if target in ports), None)
+    vip = next((vip for vip in service.vips if (":" in vip) == is_v6), None)
+    if port is None or vip is None:
+        return ()
+    path = f"/get?{marker}"
+    answers = [curl(source.netns, Endpoint(vip, port), path)]
+    if source.row.dns and any(file.name == "resolv.conf" for file in pod_files.of(source.netns.path)):
+        names = service.names(source.row.pod.partition("/")[0])
+        answers += [curl_by_name(source.netns, name, port, path) for name in names]
+    for capture in captures:
+        capture.drain()
+    return tuple(answers)
+
+
 def _wait_for_records(
     here: Side, there: Side, answers: tuple[Answer, ...]
 ) -> tuple[tuple[ConnectionRow, ...], tuple[ConnectionRow, ...]]:
-    """Wait until the source's daemon shows every connection; what it never shows, the claims will miss."""
+    """Wait until the source's daemon shows every connection, and both logs a line for each.
+
+    What never comes, the claims will miss.
+    """
     wanted = {str(answer.local) for answer in answers}
     deadline = time.monotonic() + _RECORDS_S
     while True:
         rows = _new_connections(here)
-        if wanted <= {row.src for row in rows} or time.monotonic() > deadline:
+        is_complete = wanted <= {row.src for row in rows} and _are_logged(here, there, wanted)
+        if is_complete or time.monotonic() > deadline:
             return rows, _new_connections(there)
         time.sleep(0.02)
+
+
+def _are_logged(here: Side, there: Side, wanted: set[str]) -> bool:
+    """Whether the logs have what they should; one that is no file has nothing to wait for."""
+    missing = wanted - {line.get("src.addr") for line in _access(here)}
+    inbound = [line for line in _access(there) if line.get("direction") == "inbound"]
+    return (here.log is None or not missing) and (there.log is None or len(inbound) >= len(wanted))
+
+
+def _access(side: Side) -> tuple[AccessLine, ...]:
+    """Return the lines about connections that began or ended in the pod."""
+    lines = (AccessLine.of(text) for text in (side.log.lines() if side.log else ()))
+    return tuple(line for line in lines if line is not None and _pod_of(line) == side.row.pod)
+
+
+def _pod_of(line: AccessLine) -> str:
+    end = "src" if line.get("direction") == "outbound" else "dst"
+    return f"{line.get(f'{end}.namespace')}/{line.get(f'{end}.workload')}"
 
 
 def _new_connections(side: Side) -> tuple[ConnectionRow, ...]:
@@ -177,4 +232,12 @@ def _evidence(
         connections=connections,
         tunnels=tuple(row for row in tunnels if row.pod == side.row.pod),
         streams_before=side.streams,
+        identities=_identities(side),
+        log=os.readlink(side.log.path) if side.log else "",
+        access=_access(side),
     )
+
+
+def _identities(side: Side) -> tuple[str, ...]:
+    rows = side.daemon.call("certs")
+    return tuple(row["identity"] for row in rows if row["type"] == "Leaf" and row["valid"])

@@ -1,8 +1,11 @@
-"""`zproxy prove`: the five claims of "ztunnel, unmasked", judged by one run between two enrolled pods."""
+"""`zproxy prove`: the five claims of "ztunnel, unmasked", judged by one run between two enrolled pods.
+
+A sixth is about services, and is made where the second pod is alone behind one.
+"""
 
 from typing import Final
 
-from zproxy.lab import claim_path, claim_place, claim_wire
+from zproxy.lab import claim_name, claim_path, claim_place, claim_wire
 from zproxy.lab.observation import Observation
 from zproxy.lab.observe import observe
 from zproxy.lab.proof import Proof
@@ -24,4 +27,7 @@ def prove(source: str, target: str, ports: tuple[int, ...]) -> list[Proof]:
 
 def judge(seen: Observation) -> list[Proof]:
     """Return the verdict on each claim, in order."""
-    return [claim(seen) for claim in CLAIMS]
+    proofs = [claim(seen) for claim in CLAIMS]
+    if seen.service is not None:
+        proofs.append(claim_name.prove(seen, seen.service))
+    return proofs

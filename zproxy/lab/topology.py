@@ -11,7 +11,15 @@ from typing import Final
 from pyroute2 import IPRoute, NetlinkError, netns
 
 from zproxy.errors import RequirementError, ZproxyError
-from zproxy.lab.layout import NODE_PREFIX4, NODE_PREFIX6, Layout, NodeSite, PodSite
+from zproxy.lab.layout import (
+    CLUSTER_DNS,
+    NODE_PREFIX4,
+    NODE_PREFIX6,
+    OTHER_DNS,
+    Layout,
+    NodeSite,
+    PodSite,
+)
 from zproxy.net.netns import NAMED, Netns
 
 UPLINK: Final = "eth0"
@@ -87,6 +95,9 @@ def _join_nodes(layout: Layout) -> None:
         _address(b, UPLINK, there.ip4, there.ip6)
         _route_to(a, layout.pods[1], via=there)
         _route_to(b, layout.pods[0], via=here)
+        for resolver in (CLUSTER_DNS, OTHER_DNS):  # both are answered on the first node
+            a.addr("add", index=_index(a, "lo"), address=resolver, prefixlen=32)
+            b.route("add", dst=f"{resolver}/32", gateway=here.ip4)
     for node in layout.nodes:
         with Netns.named(node.netns) as handle:
             handle.run(lambda: _write_sysctls(_FORWARDING))

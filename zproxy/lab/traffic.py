@@ -5,6 +5,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from zproxy.errors import RequirementError, ZproxyError
@@ -29,6 +30,8 @@ class Answer(NamedTuple):
     remote: Endpoint
     body: bytes
     error: str = ""
+    host: str = ""
+    """What was asked for, when it was a name."""
 
 
 class Datagram(NamedTuple):
@@ -45,16 +48,30 @@ def curl(netns: Netns, to: Endpoint, path: str) -> Answer:
 
     Raise RequirementError when curl is not installed.
     """
-    url = f"http://{to}{path}"
+    return _curl(netns, f"http://{to}{path}", f"nsenter --net={netns.path}", ())
+
+
+def curl_by_name(netns: Netns, host: str, port: int, path: str) -> Answer:
+    """Run curl with a name to be looked up, as the pod's resolv.conf in /etc/netns says."""
+    wrapped = ("ip", "netns", "exec", Path(netns.path).name)
+    answer = _curl(netns, f"http://{host}:{port}{path}", " ".join(wrapped), wrapped)
+    return answer._replace(host=host)
+
+
+def _curl(netns: Netns, url: str, shown: str, wrapped: tuple[str, ...]) -> Answer:
     limits = ("--max-time", str(CURL_TIMEOUT_S), "--max-filesize", str(_MAX_BODY))
-    argv = ("curl", "-sS", "--noproxy", "*", *limits, "-w", _FORMAT, url)
+    argv = (*wrapped, "curl", "-sS", "--noproxy", "*", *limits, "-w", _FORMAT, url)
     try:
         status, out, error = inside.output(netns, argv, CURL_TIMEOUT_S + 5)
     except RequirementError as missing:
-        raise RequirementError("curl is not installed: apt-get install curl") from missing
+        raise RequirementError(
+            "curl or ip is not installed: apt-get install curl iproute2"
+            if wrapped
+            else "curl is not installed: apt-get install curl"
+        ) from missing
     body, _, measured = out.rpartition(b"\n")
     return _answer(
-        f"nsenter --net={netns.path} curl -s '{url}'",
+        f"{shown} curl -s '{url}'",
         body,
         measured.decode(),
         error.decode().strip() if status else "",

@@ -1,4 +1,4 @@
-"""An observation in which all five claims hold; tests change one thing and see a claim fall."""
+"""An observation in which all claims hold; tests change one thing and see a claim fall."""
 
 import struct
 from dataclasses import replace
@@ -10,8 +10,9 @@ from zproxy.lab.evidence.links import Link
 from zproxy.lab.evidence.packets import TCP, UDP, Packet
 from zproxy.lab.evidence.processes import ProcessInfo
 from zproxy.lab.evidence.sockets import Owner, SocketInfo
+from zproxy.lab.logs import AccessLine
 from zproxy.lab.observation import Observation, PodEvidence
-from zproxy.lab.rows import ConnectionRow, PodRow, TunnelRow
+from zproxy.lab.rows import ConnectionRow, PodRow, ServiceRow, TunnelRow
 from zproxy.lab.traffic import Answer, Datagram
 from zproxy.model.addr import Endpoint
 
@@ -22,6 +23,8 @@ PORTS = (8080, 8081)
 MARKER = b"marker-5f3a"
 OUTER = Endpoint(CLIENT_IP, 44224)
 PEER = Endpoint(SERVER_IP, 15008)
+VIP = "10.96.0.80"
+SERVICE = ServiceRow("demo", "server", "server.demo.svc.cluster.local", (VIP,), ((80, 8080),))
 HOST = ProcessInfo(2, "kthreadd", (4, 1), ())
 BODY = b'{"origin": "10.244.1.5:%d", "url": "/get?marker-5f3a"}\n'
 UDP_MARKER = b"datagram-0c77"
@@ -93,6 +96,48 @@ def connections() -> tuple[ConnectionRow, ...]:
     )
 
 
+def called() -> tuple[Answer, ...]:
+    """Answers by the service's address and names."""
+    made = []
+    for number, host in enumerate((VIP, "server", "server.demo", SERVICE.hostname)):
+        local = Endpoint(CLIENT_IP, 39830 + number)
+        url = f"http://{host}:80/get"
+        name = host if host != VIP else ""
+        made.append(Answer(f"curl -s {url}", 200, local, Endpoint(VIP, 80), BODY % local.port, "", name))
+    return tuple(made)
+
+
+def access_line(src: str, hbone_addr: str, direction: str, moved: tuple[int, int], **more: str) -> AccessLine:
+    fields = {
+        "src.addr": src,
+        "src.workload": "client",
+        "src.namespace": "demo",
+        "src.identity": CLIENT_ID,
+        "dst.addr": str(PEER),
+        "dst.hbone_addr": hbone_addr,
+        "dst.workload": "server",
+        "dst.namespace": "demo",
+        "dst.identity": SERVER_ID,
+        "direction": direction,
+        "bytes_sent": str(moved[0]),
+        "bytes_recv": str(moved[1]),
+    } | {name.replace("_", ".", 1): value for name, value in more.items()}
+    return AccessLine("access\tconnection complete\t...", fields)
+
+
+def access(direction: str) -> tuple[AccessLine, ...]:
+    """The lines of one end: what the client's sent is what the server's received."""
+    lines = []
+    for number, answer in enumerate((*answers(), *called())):
+        is_service = number >= len(answers())
+        address = f"{SERVER_IP}:8080" if is_service else str(answer.remote)
+        more = {"dst_service": SERVICE.hostname} if is_service else {}
+        src = str(answer.local) if direction == "outbound" else str(OUTER)
+        moved = (80 + number, 300) if direction == "outbound" else (300, 80 + number)
+        lines.append(access_line(src, address, direction, moved, **more))
+    return tuple(lines)
+
+
 def tunnel(**changes: Any) -> TunnelRow:
     row = TunnelRow(
         7, "demo/client", "client", str(OUTER), str(PEER), CLIENT_ID, SERVER_ID, 0, 6, "TLSv1.3", "h2"
@@ -102,15 +147,21 @@ def tunnel(**changes: Any) -> TunnelRow:
 
 def client_pod(**changes: Any) -> PodEvidence:
     netns = (4, 100)
-    row = PodRow("demo/client", "node-a", (CLIENT_IP,), "/run/netns/demo-client", netns, 17, CLIENT_ID, 1029)
-    return replace(_pod(row, CLIENT_IP, NODE_A, connections(), (tunnel(),), {7: 1}), **changes)
+    row = PodRow(
+        "demo/client", "node-a", (CLIENT_IP,), "/run/netns/demo-client", netns, 17, CLIENT_ID, 1029, dns=True
+    )
+    made = _pod(row, CLIENT_IP, NODE_A, connections(), access("outbound"))
+    return replace(made, **{"tunnels": (tunnel(),), "streams_before": {7: 1}} | changes)
 
 
 def server_pod(**changes: Any) -> PodEvidence:
     netns = (4, 200)
-    row = PodRow("demo/server", "node-b", (SERVER_IP,), "/run/netns/demo-server", netns, 18, SERVER_ID, 1030)
+    row = PodRow(
+        "demo/server", "node-b", (SERVER_IP,), "/run/netns/demo-server", netns, 18, SERVER_ID, 1030, dns=True
+    )
     other_end = tunnel(id=3, pod="demo/server", role="server", local=str(PEER), remote=str(OUTER))
-    return replace(_pod(row, SERVER_IP, NODE_B, (), (other_end,), {}), **changes)
+    made = _pod(row, SERVER_IP, NODE_B, (), access("inbound"))
+    return replace(made, **{"tunnels": (other_end,)} | changes)
 
 
 def healthy(**changes: Any) -> Observation:
@@ -122,6 +173,8 @@ def healthy(**changes: Any) -> Observation:
         answers=answers(),
         marker=MARKER,
         datagram=Datagram(datagram_packet().src, datagram_packet().dst, UDP_MARKER, arrived=True),
+        service=SERVICE,
+        called=called(),
     )
     return replace(seen, **changes)
 
@@ -131,8 +184,7 @@ def _pod(
     address: str,
     node_ip: str,
     rows: tuple[ConnectionRow, ...],
-    tunnels: tuple[TunnelRow, ...],
-    streams: dict[int, int],
+    lines: tuple[AccessLine, ...],
 ) -> PodEvidence:
     local = loopback(Endpoint(CLIENT_IP, 15001) if row.pod == "demo/client" else Endpoint("", 0))
     return PodEvidence(
@@ -141,14 +193,17 @@ def _pod(
         netns=row.netns,
         daemon=ProcessInfo(row.pid, "zproxy", (4, row.netns[1] + 1), ("cap_sys_admin", "cap_bpf")),
         node_addresses=(node_ip, "10.244.1.1"),
-        listeners=tuple(listener(port, row.pid) for port in (15001, 15006, 15008)),
-        udp=(),
+        listeners=tuple(listener(port, row.pid) for port in (15001, 15006, 15008, 15053)),
+        udp=(listener(15053, row.pid, "udp"),),
         outside=(),
         links=(Link("lo", "loopback", True), Link("eth0", "veth", True)),
         rules=Rules(0, 0, 0),
         steering=("zp_pods[17]: name demo/client",),
         captured=Captured((*wire(), *local), 0),
         connections=rows,
-        tunnels=tunnels,
-        streams_before=streams,
+        tunnels=(),
+        streams_before={},
+        identities=(row.identity,),
+        log=f"/run/zproxy/lab/{row.node}.log",
+        access=lines,
     )

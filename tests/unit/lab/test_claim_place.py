@@ -15,7 +15,7 @@ def test_claim_1_holds_on_a_healthy_mesh() -> None:
     assert proof.holds, proof.against
     lines = [line for item in proof.evidence for line in item.lines]
     assert 'LISTEN *:15001  users:(("zproxy",pid=1029,fd=21))' in lines
-    assert sum(line.startswith("LISTEN") for line in lines) == 6
+    assert sum(line.startswith("LISTEN") for line in lines) == 8
 
 
 def _pods(**changes: Any) -> dict[str, Any]:
@@ -43,6 +43,11 @@ DAEMON = client_pod().daemon
         (_pods(netns=HOST.netns), "demo/client is in the host's namespace"),
         (_pods(outside=(listener(15001, 1029),)), "listens on 15001 outside any pod as well"),
         (_pods(steering=()), "no eBPF map knows demo/client"),
+        (_pods(listeners=client_pod().listeners[:3]), "nothing listens on 15053 inside demo/client"),
+        (
+            _pods(listeners=(*client_pod().listeners[:3], listener(15053, 53))),
+            "15053 inside demo/client belongs to pids [53]",
+        ),
         ({"host": None}, "the host's namespace cannot be read"),
         ({"target": replace(server_pod(), listeners=())}, "nothing listens on 15008 inside demo/server"),
     ],

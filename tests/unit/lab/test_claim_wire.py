@@ -121,6 +121,15 @@ def test_claim_5_holds_on_a_healthy_mesh() -> None:
     [
         (_source(udp=(listener(15008, 1029, "udp"),)), "the daemon (pid 1029) has the UDP socket [::]:15008"),
         (_source(listeners=()), "no TCP listener is on 15001 inside demo/client"),
+        (
+            _source(listeners=made.client_pod().listeners[:3]),
+            "no TCP listener is on 15053 inside demo/client",
+        ),
+        (_source(udp=()), "no UDP socket is on 15053 inside demo/client, where its DNS goes"),
+        (
+            _source(udp=(listener(15053, 4711, "udp"),)),
+            "UDP 15053 inside demo/client belongs to pids [4711], not to the daemon",
+        ),
         (_without(lambda p: p.protocol != UDP), "was not seen leaving as it was sent"),
         (
             {"datagram": Datagram(made.datagram_packet().src, made.datagram_packet().dst, b"other", True)},
@@ -135,4 +144,12 @@ def test_claim_5_falls_when(changes: dict[str, Any], sentence: str) -> None:
 
 
 def test_an_apps_own_udp_socket_is_no_evidence_against_the_proxy() -> None:
-    assert prove_datagrams(healthy(**_source(udp=(listener(53, 4711, "udp"),)))).holds
+    own = (*made.client_pod().udp, listener(53, 4711, "udp"))
+    assert prove_datagrams(healthy(**_source(udp=own))).holds
+
+
+def test_a_pod_whose_dns_is_its_own_needs_no_dns_listener() -> None:
+    row = made.client_pod().row._replace(dns=False)
+    listeners = made.client_pod().listeners[:3]
+    proof = prove_datagrams(healthy(**_source(row=row, udp=(), listeners=listeners)))
+    assert proof.holds, proof.against

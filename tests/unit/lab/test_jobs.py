@@ -58,6 +58,14 @@ def test_stop_ends_it_and_says_so(job: Job) -> None:
     assert jobs.stop([job]) == []
 
 
+def test_a_signal_reaches_the_job(job: Job) -> None:
+    pid = jobs.start(job)
+    jobs.send(job, signal.SIGKILL)
+    _wait_until_gone(pid)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    jobs.send(job, signal.SIGKILL)
+
+
 def test_a_process_with_another_command_line_is_left_alone(job: Job, tmp_path: Path) -> None:
     argv = [sys.executable, "-c", "import sys; sys.stdin.read()", *job.argv]
     with subprocess.Popen(argv, stdin=subprocess.PIPE) as bystander:

@@ -15,7 +15,7 @@ import pytest
 
 from zproxy.config import PIN_ROOT, RUN_ROOT
 from zproxy.errors import ConfigError, RequirementError, ZproxyError
-from zproxy.lab import inside, jobs, lifecycle, topology
+from zproxy.lab import inside, jobs, lifecycle, mesh_file, pod_files, topology
 from zproxy.lab.layout import APP_PORTS, make_layout
 from zproxy.lab.lifecycle import Lab, down, up
 from zproxy.lab.observe import observe
@@ -57,8 +57,9 @@ class OnlyV6(Client):
 
 def _nothing_is_left(lab: Lab) -> None:
     assert topology.present(lab.layout) == []
-    assert not any(jobs.running(job) for job in (*lab.daemons, lab.app))
+    assert not any(jobs.running(job) for job in lab.jobs)
     assert not lab.directory.exists()
+    assert pod_files.remove(lab.layout) == []
     for node in lab.layout.nodes:
         assert not (RUN_ROOT / node.name).exists()
         assert not (PIN_ROOT / node.name).exists()
@@ -74,17 +75,17 @@ def _curl(lab: Lab) -> dict[str, str]:
     return answer
 
 
-def test_up_proves_five_claims_and_down_leaves_nothing(lab: Lab, said: list[str]) -> None:
+def test_up_proves_all_claims_and_down_leaves_nothing(lab: Lab, said: list[str]) -> None:
     up(said.append, lab)
     daemons = {node.name: Client(node.name) for node in lab.layout.nodes}
     only_v6 = {node.name: OnlyV6(node.name) for node in lab.layout.nodes}
-    for source, target, through in (
-        ("demo/client", "demo/server", daemons),
-        ("demo/server", "demo/client", daemons),
-        ("demo/client", "demo/server", only_v6),
+    for source, target, through, claims in (
+        ("demo/client", "demo/server", daemons, 6),
+        ("demo/server", "demo/client", daemons, 5),
+        ("demo/client", "demo/server", only_v6, 6),
     ):
         proofs = judge(observe(source, target, APP_PORTS, through))
-        assert [proof.against for proof in proofs] == [()] * 5
+        assert [proof.against for proof in proofs] == [()] * claims
     said.clear()
     up(said.append, lab)
     assert said[0] == "the lab is already up"
@@ -117,6 +118,15 @@ def _lose_the_ready_mark(lab: Lab) -> None:
     lab.ready.unlink()
 
 
+def _remove_a_resolv_conf(lab: Lab) -> None:
+    (pod_files.ROOT / lab.layout.pods[1].netns / "resolv.conf").unlink()
+
+
+def _leave_a_policy_there(lab: Lab) -> None:
+    deny = mesh_file.Policy("deny-the-client", "Deny", "cluster.local/ns/demo/sa/client")
+    mesh_file.put(lab, mesh_file.with_policies(mesh_file.own_text(lab), (deny,)))
+
+
 def _kill(pids: list[int] | tuple[int, ...]) -> None:
     assert pids
     for pid in pids:
@@ -124,7 +134,10 @@ def _kill(pids: list[int] | tuple[int, ...]) -> None:
         os.waitpid(pid, 0)
 
 
-BREAKAGES = [_kill_daemons, _remove_pod_namespace, _kill_app, _unenroll, _lose_the_ready_mark]
+BREAKAGES = [
+    *(_kill_daemons, _remove_pod_namespace, _kill_app, _unenroll, _lose_the_ready_mark),
+    *(_remove_a_resolv_conf, _leave_a_policy_there),
+]
 
 
 def test_a_lab_that_is_broken_in_any_way_is_rebuilt_by_up(lab: Lab) -> None:
@@ -223,6 +236,6 @@ def test_without_root_the_remedy_is_said(lab: Lab, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_lab_keeps_its_files_in_one_directory(lab: Lab) -> None:
-    paths = [lab.mesh, lab.ready, lab.app.log, *(job.log for job in lab.daemons)]
+    paths = [lab.mesh, lab.ready, *(job.log for job in lab.jobs)]
     assert all(Path(path).parent == lab.directory for path in paths)
-    assert all(any(str(lab.directory) in word for word in job.arguments) for job in (*lab.daemons, lab.app))
+    assert all(any(str(lab.directory) in word for word in job.arguments) for job in lab.jobs)

@@ -21,6 +21,7 @@ class FakeDaemon:
 
     def __init__(self, node: str, pods: dict[str, Namespace]) -> None:
         self.rows: dict[str, list[dict[str, Any]]] = {"connections": [], "tunnels": []}
+        self.rows |= {"services": [], "workloads": [], "certs": []}
         self.rows["pods"] = [_row(node, pod, where) for pod, where in pods.items()]
 
     def call(self, command: str, **arguments: Any) -> Any:
@@ -37,6 +38,7 @@ def _row(node: str, pod: str, where: Namespace) -> dict[str, Any]:
         "netns": {"path": path, "dev": device, "inode": inode, "cookie": where.netns.cookie()},
         "identity": f"spiffe://cluster.local/ns/demo/sa/{pod}",
         "pid": os.getpid(),
+        "dns": False,
     }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from zproxy.lab import topology
-from zproxy.lab.layout import Layout, make_layout
+from zproxy.lab.layout import CLUSTER_DNS, OTHER_DNS, Layout, make_layout
 from zproxy.net.netns import NAMED, Netns
 
 pytestmark = pytest.mark.root
@@ -42,6 +42,16 @@ def test_pods_reach_each_other_from_their_own_addresses(layout: Layout) -> None:
     topology.build(layout)
     assert _dial(layout, socket.AF_INET, "10.244.2.5") == "10.244.1.5"
     assert _dial(layout, socket.AF_INET6, "fd00:10:244:2::5") == "fd00:10:244:1::5"
+
+
+def test_both_pods_reach_both_resolvers(layout: Layout) -> None:
+    topology.build(layout)
+    for address in (CLUSTER_DNS, OTHER_DNS):
+        with Netns.named(layout.nodes[0].netns) as node, node.run(lambda: _datagram(address)) as resolver:  # noqa: B023
+            for pod in layout.pods:
+                with Netns.named(pod.netns) as netns, netns.run(lambda: _datagram("")) as client:
+                    client.sendto(b"query", resolver.getsockname())
+                    assert resolver.recvfrom(16)[1][0] == pod.ip4
 
 
 def test_traffic_crosses_both_nodes(layout: Layout) -> None:
@@ -83,6 +93,13 @@ def test_the_host_namespace_is_not_changed(layout: Layout) -> None:
     assert _host_state() == before
     topology.dismantle(layout)
     assert _host_state() == before
+
+
+def _datagram(address: str) -> socket.socket:
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.settimeout(5)
+    made.bind((address, 0))
+    return made
 
 
 def _forwarded(name: str) -> int:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.netns import pair
 from zproxy.errors import RequirementError, ZproxyError
-from zproxy.lab import traffic
+from zproxy.lab import pod_files, traffic
 from zproxy.lab.evidence.sockets import tcp_listeners
 from zproxy.model.addr import Endpoint
 
@@ -26,6 +26,22 @@ def test_curl_reports_both_ends_of_its_connection(family: str) -> None:
     assert answer.command == f"nsenter --net=/run/netns/{client.name} curl -s 'http://{to}/get?x=1'"
 
 
+def test_a_name_is_looked_up_as_the_pods_own_file_says() -> None:
+    with pair() as (client, server), traffic.temporary_app(server.netns, (8080,)):
+        directory = pod_files.ROOT / client.name
+        directory.mkdir(parents=True)
+        try:
+            (directory / "hosts").write_text(f"{server.ip4} server\n")
+            answer = traffic.curl_by_name(client.netns, "server", 8080, "/get")
+        finally:
+            (directory / "hosts").unlink()
+            directory.rmdir()
+            pod_files.ROOT.rmdir()
+    assert (answer.status, answer.error, answer.host) == (200, "", "server")
+    assert answer.remote == Endpoint(server.ip4, 8080)
+    assert answer.command == f"ip netns exec {client.name} curl -s 'http://server:8080/get'"
+
+
 def test_a_refused_connection_is_an_answer_with_an_error() -> None:
     with pair() as (client, server):
         answer = traffic.curl(client.netns, Endpoint(server.ip4, 8080), "/get")
@@ -38,6 +54,8 @@ def test_curl_missing_is_said_with_the_remedy() -> None:
         patch.setenv("PATH", "/nonexistent")
         with pytest.raises(RequirementError, match="apt-get install curl"):
             traffic.curl(client.netns, Endpoint(server.ip4, 8080), "/get")
+        with pytest.raises(RequirementError, match="apt-get install curl iproute2"):
+            traffic.curl_by_name(client.netns, "server", 8080, "/get")
 
 
 @pytest.mark.parametrize("family", ["ip4", "ip6"])
