@@ -62,7 +62,9 @@ def test_a_client_with_edns_gets_what_it_has_room_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "wire", [b"", b"\0" * 12, dns.message.make_response(dns.message.make_query("a", "A")).to_wire()]
+    "wire",
+    [b"", b"\0" * 12, dns.message.make_response(dns.message.make_query("a", "A", id=1)).to_wire()],
+    ids=["nothing", "no question", "a response"],
 )
 def test_what_is_no_query_is_not_answered(wire: bytes) -> None:
     assert resolver.answer(wire, "10.96.0.10", "udp") is None

@@ -194,6 +194,7 @@ def test_a_changed_file_is_noticed_by_itself_once_it_stays_so(stage: Stage) -> N
 def test_references_that_lead_nowhere_are_told_once_and_not_all_of_many(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING, "zproxy")
     text = yaml_of(CLIENT, replace(SERVER, authorization_policies=("demo/gone",)))
     stage.reload(text)
     stage.reload(text)
