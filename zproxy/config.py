@@ -32,6 +32,10 @@ class Deadlines(NamedTuple):
 
     name_s: float = 5.0
     """DNS, for a workload that is known by its host name only."""
+    dns_s: float = 4.0
+    """A resolver's answer; below the 5 s after which resolvers of apps ask again (resolv.conf(5))."""
+    dns_idle_s: float = 5.0
+    """A query on a TCP connection of a pod's resolver, ztunnel's value; one that began counts as none."""
     connect_s: float = 10.0
     """TCP connect, ztunnel's constant."""
     handshake_s: float = 10.0
@@ -88,6 +92,14 @@ class Limits(NamedTuple):
     """Accepted on 15008."""
     tunnels_per_peer: int = 1024
     """Of these, from one source address; with 100 streams each, a hundred thousand connections."""
+    dns_queries: int = 256
+    """Queries of one pod that may wait for resolvers; each takes a descriptor, for its own source port."""
+    dns_clients: int = 64
+    """TCP connections of a pod's resolvers."""
+    dns_pipelined: int = 16
+    """Queries on one of them that are not answered yet (RFC 7766 6.2.1.1)."""
+    dns_backlog_bytes: int = 256 << 10
+    """Answers that one of them is slow to take."""
     streams_waiting: int = 10_000
     """Connections of one pod that may wait for a tunnel to be dialled."""
     ended_connections: int = 512

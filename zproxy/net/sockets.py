@@ -12,6 +12,7 @@ from typing import Final
 
 from zproxy.config import SOURCE_MARK
 from zproxy.model.addr import Endpoint, canonical_ip
+from zproxy.net import datagrams
 from zproxy.net.netns import Netns
 
 SO_MARK: Final = 36
@@ -50,6 +51,10 @@ class SocketFactory:
         """
         return self._netns.run(lambda: _listen(port, backlog))
 
+    def bind_datagrams(self, port: int) -> socket.socket:
+        """Return a dual-stack UDP socket on `port` for zproxy.net.datagrams; likewise."""
+        return self._netns.run(lambda: _datagrams(port))
+
     def dial(self, to: Endpoint) -> socket.socket:
         """Start a connection that leaves the pod from the pod's own address, exempt from steering.
 
@@ -72,6 +77,24 @@ class SocketFactory:
                 _borrow_source(sock, source_ip, is_v6=to.is_v6)
 
         return self._netns.run(lambda: _connecting(to, prepare))
+
+    def dial_datagrams(self, to: Endpoint) -> socket.socket:
+        """Return a UDP socket from a port drawn for it, exempt from steering, that hears nobody but `to`.
+
+        Raise OSError.
+        """
+
+        def dial() -> socket.socket:
+            return _connecting(to, lambda sock: self._exempt(sock.fileno()), socket.SOCK_DGRAM)
+
+        return self._netns.run(dial)
+
+    def is_own(self, ip: str) -> bool:
+        """Tell whether `ip` is an address of the pod, so that nobody else can have sent from it.
+
+        The kernel drops what comes from outside with a source that is local (a martian, RFC 1812 5.3.7).
+        """
+        return self._netns.run(lambda: _is_local(ip))
 
     def original_destination(self, sock: socket.socket) -> Endpoint | None:
         """Return where the app dialled, for a connection that steering brought to us; None for any other."""
@@ -134,15 +157,7 @@ def close_with_reset(sock: socket.socket) -> None:
 
 
 def _listen(port: int, backlog: int) -> socket.socket:
-    try:
-        sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        address = "::"
-    except OSError as error:
-        if error.errno != errno.EAFNOSUPPORT:
-            raise
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        address = "0.0.0.0"  # noqa: S104 - inside the pod's namespace, where peers must reach it
+    sock, address = _dual_stack(socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -155,11 +170,46 @@ def _listen(port: int, backlog: int) -> socket.socket:
     return sock
 
 
-def _connecting(to: Endpoint, prepare: Callable[[socket.socket], None]) -> socket.socket:
+def _datagrams(port: int) -> socket.socket:
+    sock, address = _dual_stack(socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        datagrams.prepare(sock)
+        sock.bind((address, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _dual_stack(kind: socket.SocketKind) -> tuple[socket.socket, str]:
+    """Return a socket for both families, IPv4 alone where there is no IPv6, and the address of all."""
+    try:
+        sock = socket.socket(socket.AF_INET6, kind)
+    except OSError as error:
+        if error.errno != errno.EAFNOSUPPORT:
+            raise
+        return socket.socket(socket.AF_INET, kind), "0.0.0.0"  # noqa: S104 - in the pod, for its peers
+    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    return sock, "::"
+
+
+def _is_local(ip: str) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.bind((ip, 0))
+        except OSError:
+            return False
+    return True
+
+
+def _connecting(
+    to: Endpoint,
+    prepare: Callable[[socket.socket], None],
+    kind: socket.SocketKind = socket.SOCK_STREAM,
+) -> socket.socket:
     """Return a socket whose connect is in progress, after `prepare` had it; closed when either fails."""
-    sock = socket.socket(
-        socket.AF_INET6 if to.is_v6 else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK
-    )
+    sock = socket.socket(socket.AF_INET6 if to.is_v6 else socket.AF_INET, kind | socket.SOCK_NONBLOCK)
     try:
         prepare(sock)
         code = sock.connect_ex(to)

@@ -41,6 +41,8 @@ class Worker:
         self.pipes = Pipes()
         self.names = Names(self.poller)
         self.naming = Deadline("DNS", deadlines.name_s)
+        self.asking = Deadline("the answer of a resolver", deadlines.dns_s)
+        self.querying = Deadline("a DNS query", deadlines.dns_idle_s)
         self.connecting = Deadline("TCP connect", deadlines.connect_s)
         self.handshaking = Deadline("TLS and HTTP/2 handshake", deadlines.handshake_s)
         self.agreeing = Deadline("SETTINGS acknowledgement", deadlines.settings_ack_s)
@@ -57,8 +59,8 @@ class Worker:
         """Expire waits and tick; then flush what that made dirty."""
         now = self.poller.now = self.poller.clock()
         for deadline in (
-            self.paused, self.naming, self.connecting, self.handshaking, self.agreeing, self.answering,
-            self.half_closed, self.idle,
+            self.paused, self.naming, self.asking, self.querying, self.connecting, self.handshaking,
+            self.agreeing, self.answering, self.half_closed, self.idle,
         ):  # fmt: skip
             for waiter in deadline.expired(now):
                 try:

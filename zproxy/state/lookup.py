@@ -16,9 +16,9 @@ def service_at(
     longest prefix, then the canonical service, then the first by key. What the client may not see is no
     candidate, so a range may stand in for an address that is hidden.
     """
-    exact = _visible(mesh.services_at(ip, network), namespace)
+    exact = visible_to(mesh.services_at(ip, network), namespace)
     if exact:
-        return _told(_preferred(exact, namespace), exact, ip, trace)
+        return _told(preferred_of(exact, namespace), exact, ip, trace)
     around = [
         (length, each)
         for (_, _, length), each in mesh.services_around(ip, network)
@@ -34,16 +34,25 @@ def service_named(
     mesh: Mesh, hostname: str, namespace: str | None, trace: Trace | None = None
 ) -> Service | None:
     """Return the service that `hostname` means to a client in `namespace`, by the same preferences."""
-    visible = _visible(mesh.services_named(hostname), namespace)
-    return _told(_preferred(visible, namespace), visible, hostname, trace) if visible else None
+    visible = visible_to(mesh.services_named(hostname), namespace)
+    return _told(preferred_of(visible, namespace), visible, hostname, trace) if visible else None
 
 
-def _visible(services: Iterable[Service], namespace: str | None) -> list[Service]:
+def visible_to(services: Iterable[Service], namespace: str | None) -> list[Service]:
+    """Return those that a client in `namespace` may use, in their order."""
     return [each for each in services if each.is_visible_to(namespace)]
 
 
-def _preferred(services: Sequence[Service], namespace: str | None) -> Service:
-    return min(services, key=lambda each: (each.namespace != namespace, not each.canonical))
+def preferred_of(services: Sequence[Service], namespace: str | None, favourite: str = "") -> Service:
+    """Return the one that is meant: of the client's namespace, canonical, or in the `favourite` namespace."""
+    return min(
+        services,
+        key=lambda each: (
+            each.namespace != namespace,
+            not each.canonical,
+            not favourite or each.namespace != favourite,
+        ),
+    )
 
 
 def _told(chosen: Service, among: Sequence[Service], what: str, trace: Trace | None) -> Service:
