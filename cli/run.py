@@ -1,5 +1,6 @@
 """`zproxy run`: the node daemon, in the foreground."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -8,7 +9,28 @@ from zproxy_cli.session import Session, pass_session
 from zproxy.config import MAX_BUSY_POLL_US, MAX_WORKERS, STATE_ROOT
 from zproxy.errors import ConfigError
 from zproxy.model.attach import Attach, ProbeMode, ProbeWish
-from zproxy.model.settings import Balancing, Compat, OutboundPolicy, Settings, WaypointPolicy
+from zproxy.model.settings import (
+    CLUSTER_DOMAIN,
+    Balancing,
+    Compat,
+    OutboundPolicy,
+    Settings,
+    WaypointPolicy,
+    domain_of,
+    namespace_of,
+)
+
+
+def _read_by(reader: Callable[[str], str]) -> Callable[[click.Context, click.Parameter, str], str]:
+    """Return a callback that puts `reader` between what was written and the command."""
+
+    def read(_context: click.Context, _option: click.Parameter, text: str) -> str:
+        try:
+            return reader(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return read
 
 
 @click.command(name="run")
@@ -102,6 +124,21 @@ from zproxy.model.settings import Balancing, Compat, OutboundPolicy, Settings, W
     help="Believe the labels that any peer claims in its baggage, not only gateways and waypoints.",
 )
 @click.option(
+    "--cluster-domain",
+    default=CLUSTER_DOMAIN,
+    show_default=True,
+    callback=_read_by(domain_of),
+    metavar="NAME",
+    help="What the names of the cluster's services end in.",
+)
+@click.option(
+    "--preferred-service-namespace",
+    default="",
+    callback=_read_by(namespace_of),
+    metavar="NS",
+    help="Whose service DNS prefers when several have one hostname and none is the client's or canonical.",
+)
+@click.option(
     "--attach",
     type=click.Choice([each.value for each in Attach]),
     default=Attach.BOTH.value,
@@ -147,6 +184,8 @@ def command(  # noqa: PLR0913 - one parameter for each option
     outlier_ejection: bool,
     connect_retries: int,
     trust_labels: bool,
+    cluster_domain: str,
+    preferred_service_namespace: str,
     attach: str,
     probe_mode: str | None,
     kubelet_cgroup: str | None,
@@ -180,6 +219,8 @@ def command(  # noqa: PLR0913 - one parameter for each option
             outlier_ejection,
             connect_retries,
             trust_labels,
+            cluster_domain,
+            preferred_service_namespace,
         ),
         attach=Attach(attach),
         probes=ProbeWish(ProbeMode(probe_mode) if probe_mode else None, kubelet_cgroup, node_ips),

@@ -8,6 +8,7 @@ from click.testing import Result
 
 from zproxy import app
 from zproxy.config import STATE_ROOT
+from zproxy.model.settings import DEFAULT_SETTINGS
 
 Zp = Callable[..., Result]
 
@@ -74,3 +75,33 @@ def test_what_pods_may_dial_is_anything_unless_said(zp: Zp, started: list[app.Op
     zp("run", "--node", "a", "--config", "m.yaml", "--outbound-policy", "registry_only")
     assert [options.settings.outbound_policy.value for options in started] == ["allow_any", "registry_only"]
     assert zp("run", "--node", "a", "--config", "m.yaml", "--outbound-policy", "deny").exit_code == 2
+
+
+def run(zp: Zp, *more: str) -> Result:
+    return zp("run", "--node", "a", "--config", "m.yaml", *more)
+
+
+def test_names_end_in_cluster_local_and_no_namespace_is_preferred_unless_said(
+    zp: Zp, started: list[app.Options]
+) -> None:
+    run(zp)
+    run(zp, "--cluster-domain", "Corp.Example.", "--preferred-service-namespace", "Shop")
+    found = [(each.settings.cluster_domain, each.settings.preferred_service_namespace) for each in started]
+    assert found == [("cluster.local", ""), ("corp.example", "shop")]
+    assert started[0].settings == DEFAULT_SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "sentence"),
+    [
+        ("--cluster-domain", "cluster..local", "'cluster..local' is no domain; write one such as"),
+        ("--preferred-service-namespace", "a.b", "'a.b' is no namespace; write its name, of a-z, 0-9"),
+    ],
+)
+def test_a_name_that_cannot_be_is_wrong_usage(
+    zp: Zp, started: list[app.Options], option: str, text: str, sentence: str
+) -> None:
+    result = run(zp, option, text)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}': {sentence}" in " ".join(result.stderr.split())
+    assert not started
