@@ -264,6 +264,7 @@ class Daemon:
             decide=partial(authorize, self._settings.compat),
             settings=self._settings,
             balancer=balancer,
+            find_resolver=partial(self._steering.find_resolver, netns.cookie()),
         )
         return Straw(pod)
 

@@ -20,6 +20,7 @@ from zproxy.model.credentials import Credentials
 from zproxy.model.identity import SpiffeId
 from zproxy.model.settings import DEFAULT_SETTINGS, Settings
 from zproxy.model.workload import Workload
+from zproxy.net import datagrams
 from zproxy.observe.connections import Connection, Connections
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.straw import Straw
@@ -38,6 +39,8 @@ class LoopbackSockets:
         self.routes = routes
         self.destination: Endpoint | None = None
         """What `original_destination` answers."""
+        self.own = {CLIENT_IP}
+        """Addresses of the pod."""
         self.sources: list[str] = []
         """Source addresses asked for by `dial_app`."""
 
@@ -55,6 +58,22 @@ class LoopbackSockets:
     def dial_app(self, to: Endpoint, source_ip: str) -> socket.socket:
         self.sources.append(source_ip)
         return self.dial(to)
+
+    def bind_datagrams(self, port: int) -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        datagrams.prepare(sock)
+        sock.setblocking(False)
+        sock.bind(("", 0))
+        return sock
+
+    def dial_datagrams(self, to: Endpoint) -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.setblocking(False)
+        sock.connect((to.ip, self.routes.get(to, 1)))
+        return sock
+
+    def is_own(self, ip: str) -> bool:
+        return ip in self.own
 
     def original_destination(self, sock: socket.socket) -> Endpoint | None:
         return self.destination

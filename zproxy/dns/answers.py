@@ -46,7 +46,7 @@ class Known(NamedTuple):
 
     def wire(self, query: Query, limit: int) -> bytes:
         """Return the answer to `query`, the records in a new order each time, of at most `limit` bytes."""
-        assert query.message is not None  # noqa: S101 - only standard queries are looked up
+        assert query.message is not None
         asked = query.message.question[0].name
         owner = self.canonical or asked
         sections: list[Section] = []
@@ -117,7 +117,9 @@ def _pointers(mesh: Mesh, asker: Asker, name: str) -> Known | None:
     except (dns.exception.DNSException, ValueError):
         return None
     found = names.names_of(mesh, asker, ip)
-    return Known(None, (tuple(PTR(_IN, dns.rdatatype.PTR, _name(each)) for each in found),)) if found else None
+    return (
+        Known(None, (tuple(PTR(_IN, dns.rdatatype.PTR, _name(each)) for each in found),)) if found else None
+    )
 
 
 def _groups(ips: tuple[str, ...]) -> Iterator[Records]:

@@ -18,9 +18,7 @@ from zproxy.observe.series import Labels
 NOBODY: Final = Trouble(
     dns.edns.EDECode.NO_REACHABLE_AUTHORITY, "nobody was asked: the pod's resolv.conf names no resolver"
 )
-FULL: Final = Trouble(
-    dns.edns.EDECode.PROHIBITED, "too many queries of this pod wait for resolvers already"
-)
+FULL: Final = Trouble(dns.edns.EDECode.PROHIBITED, "too many queries of this pod wait for resolvers already")
 
 
 class Forwarder:
@@ -68,9 +66,7 @@ class Forwarder:
     def _dial(self, query: Query, to: Endpoint, done: Done, *, is_stream: bool) -> Ask:
         if is_stream:
             return StreamAsk(self._worker, self._sockets, query, to, done)
-        return DatagramAsk(
-            self._worker, self._sockets, query, to, done, lambda: self._counts.drop("spoofed")
-        )
+        return DatagramAsk(self._worker, self._sockets, query, to, done, lambda: self._counts.drop("spoofed"))
 
 
 class Meter:

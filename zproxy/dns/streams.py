@@ -117,7 +117,7 @@ class Stream:
         if not self._is_busy:
             self.on_event(0)
 
-    def _rest(self, has_moved: bool) -> None:  # noqa: FBT001 - what the turn came to
+    def _rest(self, has_moved: bool) -> None:
         if self._has_ended and not self._under_way and not self._out:
             self.close()
             return

@@ -19,6 +19,7 @@ LISTENERS: Final = {
     ports.OUTBOUND: "outbound",
     ports.INBOUND_PLAINTEXT: "plaintext",
     ports.INBOUND_HBONE: "hbone",
+    ports.DNS: "dns",
 }
 NAME_SIZE: Final = 63
 """Bytes of a pod's name that zp_pods has room for."""

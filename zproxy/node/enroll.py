@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from zproxy.errors import EnrollError
-from zproxy.model import ports
 from zproxy.model.pod import PodOptions
 from zproxy.model.workload import Workload
 from zproxy.net.netns import NAMED, Netns
+from zproxy.node import resolv_conf
 from zproxy.node.pod import Pod
 from zproxy.node.routes import PodNetwork
-from zproxy.node.workers import PlacedStraw, PodWorker
+from zproxy.node.workers import PodWorker
 from zproxy.steering.steering import PodSteering, Steering
 
 _log = logging.getLogger("zproxy.node")
@@ -100,10 +100,10 @@ async def enroll(
         )
         straw = await worker.open_straw(workload, netns)
         undo.push_async_callback(straw.close, "enrolment failed")
+        await straw.use(await asyncio.to_thread(resolv_conf.read, netns, sandbox.pid))
         former = await asyncio.to_thread(network.prepare)
         undo.push_async_callback(asyncio.to_thread, network_restore, network, former)
         if options.dns:
-            refuse_dns_without_server(workload.pod, straw)
             await asyncio.to_thread(network.capture_dns, addresses, interfaces[0])
         cookie = netns.cookie()
         steer = PodSteering(
@@ -121,17 +121,9 @@ async def enroll(
         await asyncio.to_thread(steering.attach, steer)
         undo.pop_all()
     pod = Pod(workload, netns, cookie, straw, network, options)
-    pod.former_sysctls = former
+    pod.former_sysctls, pod.pid = former, sandbox.pid
     pod.cgroup, pod.given_cgroup = cgroup, sandbox.cgroup
     return pod
-
-
-def refuse_dns_without_server(pod: str, straw: PlacedStraw) -> None:
-    """Queries that nobody answers would be refused one by one; raise EnrollError at once instead."""
-    if ports.DNS not in straw.ports:
-        raise EnrollError(
-            f"this zproxy has no DNS server, and the DNS of {pod} would be refused; enrol it without --dns"
-        )
 
 
 async def unenroll(pod: Pod, steering: Steering) -> None:

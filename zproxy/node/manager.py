@@ -18,7 +18,6 @@ from zproxy.node.enroll import (
     enroll,
     network_restore,
     open_netns,
-    refuse_dns_without_server,
     refuse_own_namespace,
     unenroll,
 )
@@ -245,7 +244,6 @@ class Manager:
         if options == pod.options:
             return False
         if options.dns:
-            refuse_dns_without_server(pod.name, pod.straw)
             addresses, interfaces = await asyncio.to_thread(pod.network.addresses)
             await asyncio.to_thread(pod.network.capture_dns, addresses, interfaces[0])
         record = self._records.get(pod.name)

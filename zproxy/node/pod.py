@@ -35,6 +35,8 @@ class Pod:
         """Values that come back when the pod leaves."""
         self.options = options
         self.cgroup = PodCgroup(None, "not looked for")
+        self.pid: int | None = None
+        """A process of it, where enrolment was told one."""
         self.given_cgroup = ""
         """As enrolment asked for it."""
         self.since = datetime.now(UTC)

@@ -17,6 +17,7 @@ from zproxy.errors import ZproxyError
 from zproxy.net import namespaces
 from zproxy.net.netns import Netns
 from zproxy.net.tasks import in_thread
+from zproxy.node import resolv_conf
 from zproxy.node.drift import Wanted, judge, judge_node
 from zproxy.node.drift_log import DriftLog
 from zproxy.node.facts import PodFacts, gather
@@ -135,6 +136,7 @@ class Reconciler:
             tell = partial(asyncio.get_running_loop().call_soon_threadsafe, self._on_notice, pod.cookie)
             await pod.straw.when_lost(tell)
         try:
+            await pod.straw.use(await in_thread(lambda: resolv_conf.read(pod.netns, pod.pid)))
             found, facts = await self._findings(pod)
             if found:
                 done = await self._mend(pod, found, facts)

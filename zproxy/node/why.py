@@ -20,6 +20,7 @@ from zproxy.node.why_steering import Steered, steer_tcp, steer_udp
 from zproxy.node.why_ways import LISTED, Ground, Way, telling, ways
 from zproxy.node.workers import PodWorker
 from zproxy.proxy.straw import TunnelView
+from zproxy.state.names import Asker
 from zproxy.state.policy import Decide
 from zproxy.state.store import Mesh
 from zproxy.state.trace import Trace
@@ -55,9 +56,9 @@ class Why:
         answer = Answer(source, destination, protocol)
         asked = parse(destination)
         if protocol == "dns":
-            return _of_name(answer, pod, ground.mesh, workload, asked)
+            return _of_name(answer, pod, ground.mesh, await pod.straw.asker(), asked)
         named = Trace()
-        meant = meaning(ground.mesh, workload, asked, named)
+        meant = meaning(ground.mesh, await pod.straw.asker(), asked, named)
         if not meant.ips:
             raise ConfigError(
                 f"the mesh does not know {asked.host}, so the pod's own resolver is asked: give the address "
@@ -116,7 +117,7 @@ class Why:
         return answer.ending(sentence, is_allowed=allowed == len(found))
 
 
-def _of_name(answer: Answer, pod: Pod, mesh: Mesh, source: Workload, asked: Asked) -> dict[str, Any]:
+def _of_name(answer: Answer, pod: Pod, mesh: Mesh, asker: Asker, asked: Asked) -> dict[str, Any]:
     """Answer what a query of the pod comes to."""
     if asked.is_ip:
         raise ConfigError(
@@ -128,7 +129,7 @@ def _of_name(answer: Answer, pod: Pod, mesh: Mesh, source: Workload, asked: Aske
         sentence = f"a query of {pod.name} for {asked.host} goes to its own resolver: it has no --dns"
         return answer.ending(sentence, is_allowed=True)
     steering.note("steering", Steered.DNS.value, f"{pod.name} has --dns")
-    found = meaning(mesh, source, asked, answer.section("name"))
+    found = meaning(mesh, asker, asked, answer.section("name"))
     said = (
         f"is answered by the mesh: {', '.join(found.ips)}"
         if found.ips

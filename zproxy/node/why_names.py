@@ -4,18 +4,17 @@ Names are tried as a pod's resolver with its search list would have them answere
 """
 
 import re
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from zproxy.errors import ConfigError
 from zproxy.model.addr import canonical_ip
 from zproxy.model.service import Service
 from zproxy.model.workload import Workload
-from zproxy.state.lookup import service_named
+from zproxy.state import names
+from zproxy.state.names import Asker, Found
 from zproxy.state.store import Mesh
 from zproxy.state.trace import Trace
 
-DOMAIN: Final = "cluster.local"
 _SHOWN: Final = 80
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 
@@ -60,46 +59,18 @@ def parse(text: str) -> Asked:
     return Asked(host.rstrip(".").lower(), number, is_ip=False)
 
 
-def meaning(mesh: Mesh, source: Workload, asked: Asked, trace: Trace) -> Meaning:
-    """Return where `asked` leads a client in `source`; raise ConfigError for a pod that nobody knows."""
+def meaning(mesh: Mesh, asker: Asker, asked: Asked, trace: Trace) -> Meaning:
+    """Return where `asked` leads `asker`; raise ConfigError for a pod that nobody knows."""
     if asked.is_ip:
         trace.note("address", "given", asked.host)
         return Meaning((asked.host,))
     if "/" in asked.host:
-        return _qualified(mesh, source, asked.host, trace)
-    for name in names(asked.host, source.namespace):
-        service = service_named(mesh, name, source.namespace, trace)
-        if service is not None:
-            return _of_service(mesh, source, service, trace)
-        trace.note("name", "no match", name)
-    return Meaning(())
+        return _qualified(mesh, asker, asked.host, trace)
+    found = names.find(mesh, asker, asked.host, trace)
+    return Meaning(()) if found is None else _of(mesh, asker, found, trace)
 
 
-def names(name: str, namespace: str) -> Iterator[str]:
-    """Yield the host names that `name` may be short for to a client in `namespace`, the likeliest first."""
-    cluster, labels = f"svc.{DOMAIN}", name.split(".")
-    full = [name]
-    if len(labels) == 1:
-        full.append(f"{name}.{namespace}.{cluster}")
-    elif len(labels) == 2:
-        full += [f"{name}.{cluster}", f"{name}.{namespace}.{cluster}"]
-    elif len(labels) == 3:
-        full += [f"{name}.{DOMAIN}"] if labels[-1] == "svc" else []
-        full.append(f"{name}.{cluster}")
-    elif len(labels) == 4 and labels[-1] == "svc":
-        full.append(f"{name}.{DOMAIN}")
-    for suffix in (f".{namespace}.{cluster}", f".{cluster}", f".{DOMAIN}"):
-        if name.endswith(suffix) and len(name) > len(suffix):
-            full.append(name.removesuffix(suffix))
-    yield from dict.fromkeys(full)
-    for candidate in dict.fromkeys(full):
-        rest = candidate
-        while "." in rest:
-            rest = rest.partition(".")[2]
-            yield f"*.{rest}"
-
-
-def _qualified(mesh: Mesh, source: Workload, name: str, trace: Trace) -> Meaning:
+def _qualified(mesh: Mesh, asker: Asker, name: str, trace: Trace) -> Meaning:
     """Return what NAMESPACE/NAME is: a pod, a service by its hostname, or by its name."""
     workload = mesh.by_pod(name)
     if workload is not None:
@@ -108,26 +79,29 @@ def _qualified(mesh: Mesh, source: Workload, name: str, trace: Trace) -> Meaning
             raise ConfigError(f"{name} has no address that an app could dial; dial a service of it")
         return Meaning(workload.workload_ips, None, workload)
     namespace, _, host = name.partition("/")
-    service = mesh.service(name) or mesh.service(f"{namespace}/{host}.{namespace}.svc.{DOMAIN}")
+    service = mesh.service(name) or mesh.service(f"{namespace}/{host}.{namespace}.svc.{asker.domain}")
     if service is None:
         raise ConfigError(
             f"unknown destination {name}: `zproxy workloads` and `zproxy services` list what there is"
         )
-    return _of_service(mesh, source, service, trace)
+    return _of(mesh, asker, Found(service), trace)
 
 
-def _of_service(mesh: Mesh, source: Workload, service: Service, trace: Trace) -> Meaning:
-    """Return the addresses that DNS would give for a service: its own, or those of its endpoints."""
-    ips = [vip.ip for vip in service.vips if vip.network == source.network]
+def _of(mesh: Mesh, asker: Asker, found: Found, trace: Trace) -> Meaning:
+    """Return the addresses that DNS gives for what has the name: its own, or those of its endpoints."""
+    service = found.service
+    if not names.is_known(asker, found):
+        trace.note("service", "outside", f"{service.key} has no address in the mesh")
+        return Meaning(())
+    if found.pod is not None:
+        trace.note("pod", "found", f"{found.pod.pod}, an endpoint of {service.key}")
+    elif not service.vips:
+        trace.note("service", "headless", f"{service.key} has no address, so those of its endpoints count")
+    ips = names.addresses(mesh, asker, found)
     if not ips:
-        ips = [ip for each in mesh.endpoints(service.key) for ip in each.workload_ips]
-        trace.note(
-            "service", "headless", f"{service.key} has no address here, so those of its endpoints count"
-        )
-    if not ips:
-        raise ConfigError(f"{service.key} has neither an address nor endpoints with one; give it vips")
+        raise ConfigError(f"{service.key} has neither an address here nor endpoints with one; give it vips")
     trace.note("service", "means", f"{service.key} is {', '.join(ips[:8])}")
-    return Meaning(tuple(ips), service)
+    return Meaning(ips, service, found.pod)
 
 
 def _ip(text: str) -> str | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+from zproxy.model.pod import ResolvConf
 from zproxy.model.workload import Workload
 from zproxy.net.drivers import Driver
 from zproxy.net.netns import Netns
@@ -18,6 +19,7 @@ from zproxy.observe.connections import Connection, Connections
 from zproxy.observe.metrics import Family, families
 from zproxy.proxy.balancer import Standing
 from zproxy.proxy.straw import Straw, TunnelView
+from zproxy.state.names import Asker
 from zproxy.state.store import Mesh
 
 MakeStraw = Callable[[Workload, Netns], Straw]
@@ -140,6 +142,15 @@ class PlacedStraw:
         """See Straw; `plaintext_fd` is another one afterwards."""
         await self.worker.call(self._straw.reopen)
         self.plaintext_fd = self._straw.plaintext_fd
+
+    async def use(self, conf: ResolvConf | None) -> None:
+        """Let the straw's DNS follow the pod's resolv.conf; where none was found, the last one holds."""
+        if conf is not None:
+            await self.worker.call(partial(self._straw.dns.use, conf))
+
+    async def asker(self) -> Asker:
+        """Return on whose behalf the straw's DNS looks names up."""
+        return await self.worker.call(self._straw.dns.asker)
 
     async def when_lost(self, tell: Callable[[], object]) -> None:
         """Call `tell` whenever the kernel has taken a listener away, on the worker's thread."""

@@ -6,6 +6,7 @@ from typing import Protocol
 from zproxy.hbone.pool import Pool
 from zproxy.hbone.server import ServerTunnel
 from zproxy.identity.manager import CertificateSource
+from zproxy.model.addr import Endpoint
 from zproxy.model.conn import Direction
 from zproxy.model.credentials import Credentials
 from zproxy.model.identity import SpiffeId
@@ -51,6 +52,7 @@ class PodContext:
         decide: Decide,
         settings: Settings,
         balancer: Balancer | None = None,
+        find_resolver: Callable[[str], Endpoint | None] = lambda _: None,
     ) -> None:
         self.enrolled = workload
         """The record that the pod was enrolled with; its identity is the one that certificates are for."""
@@ -65,6 +67,8 @@ class PodContext:
         self.settings = settings
         self.balancer = balancer or Balancer(settings, connections.totals.balancing)
         """Of the worker, or the pod's own where it was given none."""
+        self.find_resolver = find_resolver
+        """Returns the resolver that an alias of this pod stands for."""
         self.certificates = certificates
         self.tls = TlsContexts(engine, certificates)
         self.relays: set[Relay] = set()

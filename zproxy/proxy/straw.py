@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from zproxy.dns.server import DnsServer
 from zproxy.errors import EnrollError, TunnelClosed
 from zproxy.hbone.client import ClientTunnel
 from zproxy.hbone.pool import Pool
@@ -23,7 +24,7 @@ from zproxy.state.store import Mesh
 
 TunnelView = Tunnel
 """What `tunnels` yields, for those who may not know zproxy.hbone."""
-PORTS = (ports.OUTBOUND, ports.INBOUND_PLAINTEXT, ports.INBOUND_HBONE)
+PORTS = (ports.OUTBOUND, ports.INBOUND_PLAINTEXT, ports.INBOUND_HBONE, ports.DNS)
 
 
 class Straw:
@@ -38,12 +39,23 @@ class Straw:
         pod.pool = Pool(partial(dial_tunnel, pod), pod.worker.limits.streams_waiting, counts)
         self.on_lost: Callable[[], object] = bool
         """Called when the kernel has taken a listener away, from the worker's thread; see `reopen`."""
+        self.dns = DnsServer(
+            worker=pod.worker,
+            sockets=pod.sockets,
+            workload=lambda: pod.workload,
+            mesh=pod.mesh,
+            settings=pod.settings,
+            find_resolver=pod.find_resolver,
+            counts=pod.connections.totals.dns,
+        )
         self._handlers: tuple[Accepted, ...] = (
             Outbound(pod).on_accept,
             Plaintext(pod).on_accept,
             Inbound(pod).on_accept,
+            self.dns.on_accept,
         )
-        sockets = self._bind()
+        datagrams, *sockets = self._bind()
+        self.dns.open(datagrams)
         self.listeners = [self._serve(*each) for each in zip(sockets, self._handlers, strict=True)]
 
     @property
@@ -89,6 +101,7 @@ class Straw:
         """Take nothing new; let what is under way end."""
         for listener in self.listeners:
             listener.close()
+        self.dns.drain()
         for tunnel in self.tunnels():
             tunnel.drain()
 
@@ -96,6 +109,7 @@ class Straw:
         """End everything now; connections that are still open end with `error`."""
         for listener in self.listeners:
             listener.close()
+        self.dns.close()
         for relay in tuple(self.pod.relays):
             relay.give_up(error, "DRAIN")
         for tunnel in self.tunnels():
@@ -114,6 +128,7 @@ class Straw:
     def _bind(self) -> tuple[socket.socket, ...]:
         opened: list[socket.socket] = []
         try:
+            opened.append(_bound(ports.DNS, self.pod.sockets.bind_datagrams))
             opened.extend(_bound(port, self._listen) for port in PORTS)
         except BaseException:
             for sock in opened:

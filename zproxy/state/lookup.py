@@ -31,11 +31,11 @@ def service_at(
 
 
 def service_named(
-    mesh: Mesh, hostname: str, namespace: str | None, trace: Trace | None = None
+    mesh: Mesh, hostname: str, namespace: str | None, trace: Trace | None = None, favourite: str = ""
 ) -> Service | None:
-    """Return the service that `hostname` means to a client in `namespace`, by the same preferences."""
+    """Return the service that `hostname` means to a client in `namespace`; see `preferred_of`."""
     visible = visible_to(mesh.services_named(hostname), namespace)
-    return _told(preferred_of(visible, namespace), visible, hostname, trace) if visible else None
+    return _told(preferred_of(visible, namespace, favourite), visible, hostname, trace) if visible else None
 
 
 def visible_to(services: Iterable[Service], namespace: str | None) -> list[Service]:

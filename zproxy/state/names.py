@@ -11,8 +11,9 @@ from zproxy.model.service import HealthPolicy, Service
 from zproxy.model.settings import CLUSTER_DOMAIN
 from zproxy.model.workload import Status, Workload
 from zproxy.state.balance import target_port
-from zproxy.state.lookup import preferred_of, visible_to
+from zproxy.state.lookup import preferred_of, service_named, visible_to
 from zproxy.state.store import Mesh
+from zproxy.state.trace import Trace
 
 PROTOCOLS: Final = ("_tcp", "_udp")
 """Of an SRV name. The mesh does not know which one a port speaks, so it answers for both (RFC 2782)."""
@@ -60,16 +61,18 @@ class Target(NamedTuple):
     ips: tuple[str, ...]
 
 
-def find(mesh: Mesh, asker: Asker, name: str) -> Found | None:
+def find(mesh: Mesh, asker: Asker, name: str, trace: Trace | None = None) -> Found | None:
     """Return what `name` means to `asker`, None where the mesh does not know it."""
     for alias in aliases(asker, name):
         for candidate in wildcards(alias.name):
-            service = _service(mesh, asker, candidate)
+            service = _service(mesh, asker, candidate, trace)
             if service is not None:
                 return Found(service, None, "" if candidate.startswith("*.") else alias.canonical)
         found = _pod(mesh, asker, alias)
         if found is not None:
             return found
+        if trace is not None:
+            trace.note("name", "no match", alias.name)
     return None
 
 
@@ -112,7 +115,9 @@ def addresses(mesh: Mesh, asker: Asker, found: Found) -> tuple[str, ...]:
     vips = tuple(vip.ip for vip in service.vips if vip.network == network)
     if vips or not is_headless(service, asker.domain):
         return vips
-    return tuple(dict.fromkeys(ip for each in _endpoints(mesh, asker, service) for ip in _firsts(service, each)))
+    return tuple(
+        dict.fromkeys(ip for each in _endpoints(mesh, asker, service) for ip in _firsts(service, each))
+    )
 
 
 def is_known(asker: Asker, found: Found) -> bool:
@@ -138,7 +143,9 @@ def targets(mesh: Mesh, asker: Asker, name: str) -> tuple[Target, ...] | None:
     found = find(mesh, asker, rest)
     if found is None or not is_known(asker, found):
         return None
-    served = tuple(port for port, _ in found.service.ports if not wanted or port == _port(found.service, wanted))
+    served = tuple(
+        port for port, _ in found.service.ports if not wanted or port == _port(found.service, wanted)
+    )
     if wanted and not served:
         return None
     return tuple(target for port in served for target in _targets(mesh, asker, found, port))
@@ -163,10 +170,8 @@ def names_of(mesh: Mesh, asker: Asker, ip: str) -> tuple[str, ...]:
     )
 
 
-def _service(mesh: Mesh, asker: Asker, hostname: str) -> Service | None:
-    namespace = asker.workload.namespace
-    visible = visible_to(mesh.services_named(hostname), namespace)
-    return preferred_of(visible, namespace, asker.favourite) if visible else None
+def _service(mesh: Mesh, asker: Asker, hostname: str, trace: Trace | None = None) -> Service | None:
+    return service_named(mesh, hostname, asker.workload.namespace, trace, asker.favourite)
 
 
 def _pod(mesh: Mesh, asker: Asker, alias: Alias) -> Found | None:
@@ -213,7 +218,9 @@ def _takes_part(asker: Asker, service: Service, endpoint: Workload) -> bool:
 def _firsts(service: Service, workload: Workload) -> tuple[str, ...]:
     """Return the first address of each family that the service uses."""
     firsts = {":" in ip: ip for ip in reversed(workload.workload_ips)}
-    return tuple(ip for ip in workload.workload_ips if ip in firsts.values() and service.ip_families.allows(ip))
+    return tuple(
+        ip for ip in workload.workload_ips if ip in firsts.values() and service.ip_families.allows(ip)
+    )
 
 
 def _port(service: Service, wanted: str) -> int | None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from zproxy.config import PIN_ROOT
 from zproxy.errors import RequirementError, SteeringError
+from zproxy.model.addr import Endpoint
 from zproxy.model.attach import DEFAULT_PROBES, Attach, ProbeMode, ProbeWish
 from zproxy.model.pod import PodOptions
 from zproxy.net.netns import Netns
@@ -30,6 +31,7 @@ from zproxy.steering.objects import Objects
 from zproxy.steering.pins import NodePins, ensure_bpffs, entries, remove_tree
 from zproxy.steering.pod_cgroups import PodCgroup, Search
 from zproxy.steering.pods import Pods, PodSteering
+from zproxy.steering.resolvers import Resolvers
 
 _log = logging.getLogger(__name__)
 
@@ -144,6 +146,10 @@ class Steering:
         self._pods.detach(cookie)
         self._former.release(cookie)
         self._leave_root()
+
+    def find_resolver(self, cookie: int, alias: str) -> Endpoint | None:
+        """Return the resolver that `alias` stands for in the pod `cookie`; from any thread, 2 us."""
+        return Resolvers(self._objects.maps["zp_resolver"], cookie).find(alias)
 
     def node_facts(self) -> NodeFacts:
         """Return what the kernel has of that which serves all pods."""
