@@ -51,7 +51,7 @@ class Known(NamedTuple):
         owner = self.canonical or asked
         sections: list[Section] = []
         if self.canonical is not None:
-            sections.append((asked, (CNAME(_IN, dns.rdatatype.CNAME, self.canonical),)))
+            sections.append((asked, (_record(CNAME, self.canonical),)))
         sections += [(owner, random.sample(each, len(each))) for each in self.records]
         return answer(query, limit, sections, self.extra)
 
@@ -103,7 +103,7 @@ def _services(mesh: Mesh, asker: Asker, name: str) -> Known | None:
     targets = names.targets(mesh, asker, name)
     if targets is None:
         return None
-    records = tuple(SRV(_IN, dns.rdatatype.SRV, 0, 100, each.port, _name(each.name)) for each in targets)
+    records = tuple(_record(SRV, 0, 100, each.port, _name(each.name)) for each in targets)
     by_name = {each.name: each.ips for each in targets}
     extra = tuple((_name(target), group) for target, ips in by_name.items() for group in _groups(ips))
     return Known(None, (records,) if records else (), extra)
@@ -117,9 +117,8 @@ def _pointers(mesh: Mesh, asker: Asker, name: str) -> Known | None:
     except (dns.exception.DNSException, ValueError):
         return None
     found = names.names_of(mesh, asker, ip)
-    return (
-        Known(None, (tuple(PTR(_IN, dns.rdatatype.PTR, _name(each)) for each in found),)) if found else None
-    )
+    records = tuple(_record(PTR, _name(each)) for each in found)
+    return Known(None, (records,)) if records else None
 
 
 def _groups(ips: tuple[str, ...]) -> Iterator[Records]:
@@ -131,7 +130,13 @@ def _groups(ips: tuple[str, ...]) -> Iterator[Records]:
 
 @lru_cache(maxsize=4096)
 def _address(ip: str) -> dns.rdata.Rdata:
-    return AAAA(_IN, dns.rdatatype.AAAA, ip) if ":" in ip else A(_IN, dns.rdatatype.A, ip)
+    return _record(AAAA, ip) if ":" in ip else _record(A, ip)
+
+
+def _record(of: type[dns.rdata.Rdata], *fields: object) -> dns.rdata.Rdata:
+    """Return a record of a class of dnspython, whose constructors have no types."""
+    make: Callable[..., dns.rdata.Rdata] = of
+    return make(_IN, of.__name__, *fields)
 
 
 @lru_cache(maxsize=4096)

@@ -111,10 +111,11 @@ def answer(query: Query, limit: int, sections: Sequence[Section], extra: Sequenc
     response.flags |= dns.flags.AA
     response.answer = [_rrset(each) for each in sections if each[1]]
     response.additional = [_rrset(each) for each in extra if each[1]]
-    for additional in (response.additional, []):
-        response.additional = additional
-        with contextlib.suppress(dns.exception.TooBig):
-            return response.to_wire(max_size=limit)
+    with contextlib.suppress(dns.exception.TooBig):
+        return response.to_wire(max_size=limit)
+    response.additional = []
+    with contextlib.suppress(dns.exception.TooBig):
+        return response.to_wire(max_size=limit)
     return _cut(response, limit)
 
 

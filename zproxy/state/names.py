@@ -180,8 +180,9 @@ def _pod(mesh: Mesh, asker: Asker, alias: Alias) -> Found | None:
     service = _service(mesh, asker, hostname)
     if service is None or not is_headless(service, asker.domain):
         return None
-    ip = _undashed(pod)
-    own = mesh.by_pod(f"{service.namespace}/{pod}") if ip is None else mesh.by_ip(ip, asker.workload.network)
+    own = mesh.by_pod(f"{service.namespace}/{pod}")
+    if own is None and (ip := _undashed(pod)) is not None:
+        own = mesh.by_ip(ip, asker.workload.network)
     if own is None or service.key not in own.services or not _takes_part(asker, service, own):
         return None
     return Found(service, own, alias.canonical)
