@@ -39,6 +39,8 @@ class LoopbackSockets:
         self.routes = routes
         self.destination: Endpoint | None = None
         """What `original_destination` answers."""
+        self.at: dict[Endpoint, tuple[str, int]] = {}
+        """Where resolvers are."""
         self.own = {CLIENT_IP}
         """Addresses of the pod."""
         self.sources: list[str] = []
@@ -52,7 +54,7 @@ class LoopbackSockets:
     def dial(self, to: Endpoint) -> socket.socket:
         sock = socket.socket()
         sock.setblocking(False)
-        sock.connect_ex((to.ip, self.routes.get(to, 1)))
+        sock.connect_ex(self.at.get(to, (to.ip, self.routes.get(to, 1))))
         return sock
 
     def dial_app(self, to: Endpoint, source_ip: str) -> socket.socket:
@@ -69,7 +71,7 @@ class LoopbackSockets:
     def dial_datagrams(self, to: Endpoint) -> socket.socket:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sock.setblocking(False)
-        sock.connect((to.ip, self.routes.get(to, 1)))
+        sock.connect(self.at.get(to, ("127.0.0.1", 1)))
         return sock
 
     def is_own(self, ip: str) -> bool:
