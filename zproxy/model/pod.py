@@ -1,4 +1,4 @@
-"""What may be chosen for a pod when it is enrolled."""
+"""What may be chosen for a pod when it is enrolled, and what it brings along."""
 
 from enum import Enum
 from typing import Final, NamedTuple
@@ -11,6 +11,15 @@ class UdpPolicy(Enum):
     """It passes and is recorded."""
     BLOCK = "block"
     """It is dropped and counted."""
+
+
+class ResolvConf(NamedTuple):
+    """What a pod's processes know about DNS, from its resolv.conf(5)."""
+
+    nameservers: tuple[str, ...] = ()
+    """Canonical text, in their order, at most 3; where there are none, processes ask the pod itself."""
+    search: tuple[str, ...] = ()
+    """Domains that short names are tried in, in their order; lower-case, without the dot behind them."""
 
 
 class PodOptions(NamedTuple):

@@ -13,10 +13,10 @@ from typing import Final, NamedTuple
 
 from zproxy.errors import SteeringError
 from zproxy.net.netns import Netns
+from zproxy.steering.processes import PROC, netns_of, processes_in
 
-PROC: Final = Path("/proc")
 SEARCH_S: Final = 0.2
-"""For all looks at processes together; a machine with ten thousand of them takes 50 ms."""
+"""For all looks at processes together."""
 _POD: Final = re.compile(r"(?:.*-)?pod[0-9a-f][0-9a-f_-]{30,}(?:\.slice)?")
 """The component of a pod in a kubelet's tree, of either cgroup driver; containers are below it."""
 
@@ -78,7 +78,7 @@ class Search:
     def by_processes(self) -> PodCgroup:
         """Look at the processes that are in the pod's namespace now."""
         found: dict[str, PodCgroup] = {}
-        for pid in self._processes():
+        for pid in processes_in(self._key, self._ends, self._proc):
             path = pod_level(membership(pid, self._proc) or "")
             if path and path not in found:
                 found[path] = self.of_process(pid)
@@ -94,20 +94,6 @@ class Search:
             return PodCgroup(None, "the machine has too many processes to search; name it with --cgroup")
         return next(iter(found.values()), PodCgroup(None, "no process is in the pod yet"))
 
-    def _processes(self) -> Iterator[int]:
-        for name in os.listdir(self._proc):
-            if time.monotonic() >= self._ends:
-                return
-            if name.isdigit() and self._netns_of(name) == self._key:
-                yield int(name)
-
-    def _netns_of(self, pid: str) -> tuple[int, int] | None:
-        try:
-            status = os.stat(self._proc / pid / "ns" / "net")
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
-
     def _fault(self, path: Path) -> str:
         """Say why `path` is not the pod's alone; empty when it is."""
         if path == self._root:
@@ -116,12 +102,12 @@ class Search:
             return "zproxy itself is in it"
         if not (path / "cgroup.procs").exists():
             return "there is no such cgroup"
-        host = self._netns_of("self")
+        host = netns_of("self", self._proc)
         is_kubelets = pod_level(f"/{path.relative_to(self._root)}/") != f"/{path.relative_to(self._root)}/"
         for pid in self._members(path):
             if time.monotonic() >= self._ends:
                 return "it has too many processes to look at"
-            netns = self._netns_of(pid)
+            netns = netns_of(pid, self._proc)
             # A pod of kubelet's may have made namespaces of its own (a container engine in it does).
             if netns not in (None, self._key) and (netns == host or not is_kubelets):
                 return f"process {pid} in it is in another network namespace"
