@@ -15,7 +15,7 @@ from zproxy.steering.layout import PodEntry
 COOKIE, INODE, SLOT = 4711, 4026532001, 3
 LO, ETH0 = Interface(1, "lo", True), Interface(7, "eth0", True)
 PROGRAMS = {name: number for number, name in enumerate(HOOKS, start=100)}
-WANTED = Wanted("demo/client", COOKIE, DEFAULT_OPTIONS, PROGRAMS, frozenset({501, 506, 508}))
+WANTED = Wanted("demo/client", COOKIE, DEFAULT_OPTIONS, PROGRAMS, frozenset({501, 506, 508, 553}))
 ENTRY = PodEntry(
     COOKIE, "demo/client", "uid", "10.0.0.1", "fd00::1", SLOT, 1, 15001, 15006, 15008, 15053, DEFAULT_OPTIONS
 )
@@ -44,7 +44,7 @@ NETWORK = NetworkFacts(
     sysctls=dict(SYSCTLS),
     listening=tuple(
         Listening(AF_INET6, port, port - 6000, inode, 0, 1024)
-        for port, inode in ((15001, 501), (15006, 506), (15008, 508))
+        for port, inode in ((15001, 501), (15006, 506), (15008, 508), (15053, 553))
     ),
     has_ipv6=True,
 )

@@ -140,7 +140,7 @@ def test_what_only_helps_goes_first() -> None:
 def test_a_failure_says_why_to_those_who_understand() -> None:
     reply = dns.message.from_wire(failure(parse(wire(use_edns=0)), dns.rcode.SERVFAIL, WHY, "no route"))
     assert reply.rcode() == dns.rcode.SERVFAIL
-    assert [(each.code, each.text) for each in reply.options] == [(WHY, "no route")]  # type: ignore[attr-defined]
+    assert [(each.code, each.text) for each in reply.options] == [(WHY, "no route")]
     assert dns.message.from_wire(failure(parse(wire()), dns.rcode.SERVFAIL, WHY, "")).edns == -1
 
 

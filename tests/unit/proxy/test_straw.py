@@ -56,7 +56,7 @@ def test_a_port_that_cannot_be_had_leaves_no_listener_and_no_identity() -> None:
         plane.server.sockets.listen = refuse  # type: ignore[method-assign]
         before, watched = len(os.listdir("/proc/self/fd")), len(plane.worker.poller)
         with pytest.raises(
-            EnrollError, match="cannot listen on port 15008 inside the pod: No buffer space available"
+            EnrollError, match="cannot listen on port 15053 inside the pod: No buffer space available"
         ):
             Straw(plane.server)
         assert (len(os.listdir("/proc/self/fd")), len(plane.worker.poller)) == (before, watched)
