@@ -84,6 +84,7 @@ def _service(item: Service) -> dict[str, Any]:
         "ipFamilies": item.ip_families.value,
         "canonical": item.canonical,
         "visibility": item.visibility.value,
+        "portNames": dict(item.port_names),
     }
 
 

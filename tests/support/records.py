@@ -1,6 +1,7 @@
 """Hypothesis strategies for records with anything in them that a mesh file can say."""
 
 import string
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -94,7 +95,7 @@ balancers = st.builds(
     st.sampled_from(HealthPolicy),
     st.sampled_from(SessionAffinity),
 )
-services = st.builds(
+_plain_services = st.builds(
     Service,
     names,
     names,
@@ -110,6 +111,19 @@ services = st.builds(
     canonical=st.booleans(),
     visibility=st.sampled_from(Visibility),
 )
+
+
+@st.composite
+def _named_ports(draw: st.DrawFn) -> Service:
+    """Services of whose ports some have names."""
+    item = draw(_plain_services)
+    if not item.ports:
+        return item
+    known = st.sampled_from([port for port, _ in item.ports])
+    return replace(item, port_names=tuple(draw(st.dictionaries(names, known, max_size=2)).items()))
+
+
+services = _named_ports()
 
 
 @st.composite

@@ -151,6 +151,8 @@ class Service:
     canonical: bool = False
     """The one to prefer among services of the same hostname."""
     visibility: Visibility = Visibility.PUBLIC
+    port_names: tuple[tuple[str, int], ...] = ()
+    """(name, service port), for DNS SRV; zproxy's own, ztunnel knows ports by number only."""
 
     @property
     def key(self) -> str:

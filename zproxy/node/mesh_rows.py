@@ -70,6 +70,7 @@ def _service(mesh: Mesh, item: Service) -> dict[str, Any]:
         "waypoint": ",".join(_name(mesh, each) for each in _waypoints(item)),
         "endpoints": f"{healthy}/{len(endpoints)}",
         "ports": [f"{port}:{target}" for port, target in item.ports],
+        "port_names": dict(item.port_names),
         "load_balancer": _balancer(item.load_balancer),
         "visibility": item.visibility.value,
         "canonical": item.canonical,

@@ -14,6 +14,7 @@ from zproxy.model.identity import SpiffeId
 from zproxy.model.route import Route
 from zproxy.model.workload import Workload
 from zproxy.observe.balancing import BalancingCounts
+from zproxy.observe.dns import DnsCounts
 from zproxy.observe.log import quoted
 from zproxy.observe.names import NameCounts
 from zproxy.observe.series import Party, Series, SeriesTable, TunnelCounts, workload_key
@@ -117,8 +118,8 @@ class Totals:
     """Counters since start."""
 
     __slots__ = (
-        *("balancing", "bytes_recv", "bytes_sent", "closed", "early", "failed", "failures", "opened"),
-        *("names", "policy_failures", "tunnels"),
+        *("balancing", "bytes_recv", "bytes_sent", "closed", "dns", "early", "failed", "failures"),
+        *("names", "opened", "policy_failures", "tunnels"),
     )
 
     def __init__(self) -> None:
@@ -132,6 +133,7 @@ class Totals:
         self.tunnels = {role: TunnelCounts() for role in ("client", "server")}
         self.balancing = BalancingCounts()
         self.names = NameCounts()
+        self.dns = DnsCounts()
 
     @property
     def reasons(self) -> Counter[str]:

@@ -6,18 +6,26 @@ sums elsewhere, since that takes longer. Series are bounded (zproxy.observe.seri
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from itertools import chain
-from typing import Final, NamedTuple
+from itertools import accumulate, chain
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from zproxy.model.conn import Direction, flag_of
 from zproxy.observe.connections import Connections, Totals
+from zproxy.observe.dns import BUCKETS, DNS_LABELS, DnsCounts, Durations
 from zproxy.observe.log import LineWriter
 from zproxy.observe.names import NAME_LABELS
 from zproxy.observe.series import LABELS, REPORTERS, Labels, Series, with_flag
 
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
 OWN: Final = "zproxy's own, may change: "
 """Begins the help of what no other mesh proxy promises."""
 NOTHING: Final = (0, 0, 0)
+BOUNDS: Final = (*(str(bound) for bound in BUCKETS), "+Inf")
+"""Of histograms, as OpenMetrics writes them."""
+
+Figure = TypeVar("Figure", int, Durations)
 
 
 class Family(NamedTuple):
@@ -29,6 +37,8 @@ class Family(NamedTuple):
     labels: tuple[str, ...]
     rows: list[tuple[Labels, int]]
     is_gauge: bool = False
+    durations: tuple[tuple[Labels, Durations], ...] = ()
+    """In place of `rows` where the family is a histogram; of values that change no more."""
 
 
 Read = Callable[[], Awaitable[list[Family]]]
@@ -63,19 +73,34 @@ class Metrics:
 def families(connections: Connections) -> list[Family]:
     """Return the families of one worker's connections as they are now; on that worker's thread only."""
     totals = connections.totals
-    return [*_traffic(connections), *_failures(totals), *_tunnels(totals), *_balancing(totals)]
+    return [
+        *_traffic(connections),
+        *_failures(totals),
+        *_tunnels(totals),
+        *_balancing(totals),
+        *_dns(totals.dns),
+    ]
 
 
 def merge(parts: Iterable[Iterable[Family]]) -> list[Family]:
     """Return families whose rows are the sums over `parts`: rows of the same labels become one."""
-    whole: dict[str, Family] = {}
-    sums: dict[str, dict[Labels, int]] = {}
+    alike: dict[str, list[Family]] = {}
     for family in chain.from_iterable(parts):
-        whole.setdefault(family.name, family)
-        rows = sums.setdefault(family.name, {})
-        for labels, value in family.rows:
-            rows[labels] = rows.get(labels, 0) + value
-    return [family._replace(rows=list(sums[name].items())) for name, family in whole.items()]
+        alike.setdefault(family.name, []).append(family)
+    return [
+        families[0]._replace(
+            rows=_summed(chain.from_iterable(family.rows for family in families)),
+            durations=tuple(_summed(chain.from_iterable(family.durations for family in families))),
+        )
+        for families in alike.values()
+    ]
+
+
+def _summed(rows: Iterable[tuple[Labels, Figure]]) -> list[tuple[Labels, Figure]]:
+    sums: dict[Labels, Figure] = {}
+    for labels, value in rows:
+        sums[labels] = sums[labels] + value if labels in sums else value
+    return list(sums.items())
 
 
 def _traffic(connections: Connections) -> Iterator[Family]:
@@ -193,26 +218,62 @@ def _balancing(totals: Totals) -> Iterator[Family]:
     )
 
 
+def _dns(counts: DnsCounts) -> Iterator[Family]:
+    for name, text, rows in (
+        ("requests", "DNS queries (unstable)", counts.requests),
+        (
+            "upstream_requests",
+            "DNS queries that went to the pod's own servers (unstable)",
+            counts.upstream_requests,
+        ),
+        ("upstream_failures", "DNS queries that none of them answered (unstable)", counts.upstream_failures),
+    ):
+        yield Family(f"istio_dns_{name}", text, DNS_LABELS, list(rows.items()))
+    yield Family(
+        "istio_dns_upstream_request_duration_seconds",
+        "time until the pod's own server answered (unstable)",
+        DNS_LABELS,
+        [],
+        durations=tuple((labels, each.copy()) for labels, each in counts.durations.items()),
+    )
+    yield Family(
+        "zproxy_dns_dropped",
+        f"{OWN}DNS messages that were not answered, or not believed",
+        ("reason",),
+        [((reason,), count) for reason, count in counts.dropped.items()],
+    )
+
+
 def render(shown: Iterable[Family]) -> str:
     """Return OpenMetrics text; families without a sample are left out."""
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+    from prometheus_client.core import Metric
     from prometheus_client.openmetrics.exposition import generate_latest
     from prometheus_client.registry import Collector, CollectorRegistry
 
     class Snapshot(Collector):
         def collect(self) -> Iterator[Metric]:
-            for family in shown:
-                kind = GaugeMetricFamily if family.is_gauge else CounterMetricFamily
-                metric = kind(family.name, family.help, labels=family.labels)
-                for labels, value in family.rows:
-                    metric.add_metric(labels, value)
-                if family.rows:
-                    yield metric
+            return (_metric(family) for family in shown if family.rows or family.durations)
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Snapshot())
     text: bytes = generate_latest(registry)  # type: ignore[no-untyped-call] # the library's only one
     return text.decode()
+
+
+def _metric(family: Family) -> "Metric":
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+    if family.durations:
+        histogram = HistogramMetricFamily(family.name, family.help, labels=family.labels)
+        for labels, durations in family.durations:
+            buckets = list(zip(BOUNDS, accumulate(durations.counts), strict=True))
+            histogram.add_metric(labels, buckets, durations.total_s)
+        return histogram
+    kind = GaugeMetricFamily if family.is_gauge else CounterMetricFamily
+    metric = kind(family.name, family.help, labels=family.labels)
+    for labels, value in family.rows:
+        metric.add_metric(labels, value)
+    return metric
 
 
 def _who(key: tuple[Direction, str]) -> tuple[str, str]:

@@ -1,7 +1,10 @@
-"""One service of the local configuration. Keys and spellings are ztunnel's; `sessionAffinity` is ours."""
+"""One service of the local configuration.
+
+Keys and spellings are ztunnel's; `portNames` and `sessionAffinity` are ours.
+"""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Final, NamedTuple
 
 from zproxy.model.service import (
@@ -20,11 +23,12 @@ from zproxy.model.service import (
 )
 from zproxy.model.workload import ServicePort, Status
 from zproxy.sources.document import Node, Place, Scalar
-from zproxy.sources.fields import Fields, Text, decimal, entries_of, number_of, text_of
+from zproxy.sources.fields import Fields, Text, checked, decimal, entries_of, number_of, text_of
 from zproxy.sources.vocabulary import (
     NAME,
     NAMESPACE,
     NETWORK,
+    PORT_NAME,
     PORTS,
     SERVICE_HOSTNAME,
     STATUSES,
@@ -38,6 +42,7 @@ from zproxy.sources.vocabulary import (
 KEYS: Final = (
     *("name", "namespace", "hostname", "vips", "cidrVips", "ports", "subjectAltNames", "waypoint"),
     *("weightedWaypoints", "loadBalancer", "ipFamilies", "canonical", "visibility", "endpoints"),
+    "portNames",
 )
 BALANCER_KEYS: Final = ("routingPreferences", "mode", "healthPolicy", "sessionAffinity")
 _IDENTITY: Final = Text(
@@ -68,13 +73,14 @@ def read_service(node: Node, here: Place) -> Service:
     """Return the service that `node` describes; raise ConfigError."""
     fields = Fields(node, here, KEYS)
     vips, cidrs = _vips(fields)
+    ports = tuple(_ports(fields))
     return Service(
         name=fields.text("name", NAME),
         namespace=fields.text("namespace", NAMESPACE),
         hostname=fields.text("hostname", SERVICE_HOSTNAME),
         vips=tuple(vips),
         cidr_vips=(*cidrs, *_cidrs(fields)),
-        ports=tuple(_ports(fields)),
+        ports=ports,
         subject_alt_names=tuple(
             text_of(item, _IDENTITY, place) for item, place in fields.items("subjectAltNames")
         ),
@@ -84,6 +90,7 @@ def read_service(node: Node, here: Place) -> Service:
         ip_families=fields.choice("ipFamilies", _FAMILIES, IpFamilies.AUTOMATIC),
         canonical=fields.flag("canonical"),
         visibility=fields.choice("visibility", _VISIBILITIES, Visibility.PUBLIC),
+        port_names=tuple(_port_names(fields, {port for port, _ in ports})),
     )
 
 
@@ -140,6 +147,16 @@ def _ports(fields: Fields) -> Iterator[tuple[int, int]]:
     if node is not None:
         for port, target, place in entries_of(node, fields.place("ports")):
             yield decimal(port, *PORTS, place), number_of(target, 0, PORTS[1], place)
+
+
+def _port_names(fields: Fields, served: Container[int]) -> Iterator[tuple[str, int]]:
+    """Yield names of service ports; one port may have several."""
+    for name, node, place in fields.entries("portNames"):
+        checked(name, PORT_NAME, place)
+        port = number_of(node, *PORTS, place)
+        if port not in served:
+            raise place.error(f"{port} is none of the ports that the service has under `ports`")
+        yield name, port
 
 
 def _weighted(fields: Fields) -> Iterator[WeightedWaypoint]:

@@ -39,6 +39,11 @@ POLICY: Final = Text("a policy as namespace/name", re.compile(rf"{_LABEL}/{_POLI
 _ADDRESS: Final = Text("network/ip, or /ip on the nameless network", re.compile(r"[^/]*/[^/]+"), 320)
 _DESTINATION: Final = Text("network/ip or namespace/hostname", re.compile(r"[^/]*/[^/]+"), 63 + 1 + 253)
 PORTS: Final = (1, 65535)
+PORT_NAME: Final = Text(
+    "a port's name (a-z, 0-9 and single - between them, one letter at least, as in RFC 6335 5.1)",
+    re.compile(r"(?=[0-9-]*[a-z])[a-z0-9](?:-?[a-z0-9])*"),
+    15,
+)
 STATUSES: Final = {status.value: status for status in Status}
 GATEWAY_KEYS: Final = ("destination", "hboneMtlsPort")
 

@@ -12,7 +12,8 @@ from zproxy.errors import ConfigError, SteeringError
 from zproxy.model.attach import ISTIO_PROBE_IPS, ProbeMode, ProbeWish
 from zproxy.steering import netlink
 from zproxy.steering.layout import MAPS
-from zproxy.steering.pod_cgroups import PROC, membership, resolve
+from zproxy.steering.pod_cgroups import membership, resolve
+from zproxy.steering.processes import PROC
 
 USUAL: Final = ("/system.slice/kubelet.service", "/kubelet.slice/kubelet.service", "/kubelet")
 """Where it is under systemd, in kind, and with the cgroupfs driver; for when its process is not visible."""

@@ -122,6 +122,7 @@ def test_a_service_counts_healthy_endpoints_of_all() -> None:
         "10.96.0.1",
         cidr_vips=(NetworkCidr("net1", "10.97.0.0", 16),),
         ports={80: 8080, 443: 0},
+        port_names=(("http", 80),),
         load_balancer=LoadBalancer(
             (Scope.NETWORK, Scope.REGION),
             BalancerMode.FAILOVER,
@@ -140,6 +141,7 @@ def test_a_service_counts_healthy_endpoints_of_all() -> None:
         "waypoint": "",
         "endpoints": "2/3",
         "ports": ["80:8080", "443:0"],
+        "port_names": {"http": 80},
         "load_balancer": "Failover by Network/Region, ClientIP",
         "visibility": "Namespace",
         "canonical": False,

@@ -25,6 +25,7 @@ from zproxy.sources.document import Place, parse
 from zproxy.sources.services import Endpoint, read_endpoints, read_service
 
 FILE = Path("mesh.yaml")
+NEWLINE = "\n"
 MINIMAL = "name: n\nnamespace: ns\nhostname: n.test\n"
 
 
@@ -58,6 +59,7 @@ loadBalancer:
 ipFamilies: Dual
 canonical: true
 visibility: Namespace
+portNames: {http: 80, dns-tcp: 443, h2: 80}
 """
     assert read(text) == Service(
         "web",
@@ -78,6 +80,7 @@ visibility: Namespace
         IpFamilies.DUAL,
         canonical=True,
         visibility=Visibility.NAMESPACE,
+        port_names=(("http", 80), ("dns-tcp", 443), ("h2", 80)),
     )
 
 
@@ -139,6 +142,12 @@ def test_a_bad_endpoint_names_file_line_and_key(entry: str, says: str) -> None:
         ("ipFamilies: IPv5", "ipFamilies: 'IPv5' is not one of IPv4, IPv6, Dual"),
         ("canonical: yes", "canonical: 'yes' is not one of true, false"),
         ("visibility: Private", "visibility: 'Private' is not one of Public, Namespace"),
+        ("portNames: [http]", "portNames: a list is not a mapping"),
+        ("portNames: {http: 80}", "portNames.http: 80 is none of the ports that the service has"),
+        ("ports: {80: 80}\nportNames: {http: 8080}", "portNames.http: 8080 is none of the ports"),
+        ("portNames: {http: '80'}", "portNames.http: '80' is not a number; write one from 1 to 65535"),
+        ("portNames: {http: 0}", "portNames.http: '0' is not a whole number from 1 to 65535"),
+        ("portname: {}", "portname: unknown key; did you mean 'portNames'?"),
         ("hostnames: x", "hostnames: unknown key; did you mean 'hostname'?"),
     ],
 )
@@ -146,5 +155,21 @@ def test_a_bad_value_names_file_line_and_key(line: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read(MINIMAL + line)
     message = str(caught.value)
-    assert message.startswith("mesh.yaml:4: services[0].")
+    assert message.startswith(f"mesh.yaml:{4 + line.count(NEWLINE)}: services[0].")
     assert says in message
+
+
+@pytest.mark.parametrize("name", ["http", "a", "9p", "1-a", "h2-c", "a23456789012345"])
+def test_a_ports_name_is_a_service_name(name: str) -> None:
+    assert read(f"{MINIMAL}ports: {{80: 80}}\nportNames: {{{name}: 80}}").port_names == ((name, 80),)
+
+
+@pytest.mark.parametrize("name", ["80", "1-2", "-a", "a-", "a--b", "HTTP", "a_b", "a.b", "ä", "''"])
+def test_what_is_no_service_name_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"^mesh\.yaml:5: services\[0\]\.portNames.*is not a port's name"):
+        read(f"{MINIMAL}ports: {{80: 80}}\nportNames: {{{name}: 80}}")
+
+
+def test_a_ports_name_of_16_characters_is_too_long() -> None:
+    with pytest.raises(ConfigError, match="16 characters are too many; write a port's name"):
+        read(f"{MINIMAL}ports: {{80: 80}}\nportNames: {{{'a' * 16}: 80}}")
