@@ -13,7 +13,7 @@ from zproxy.model.service import GatewayAddress, Service, WeightedWaypoint
 from zproxy.model.settings import Settings
 from zproxy.model.workload import Protocol, Workload
 from zproxy.state.choose import Candidate
-from zproxy.state.lookup import service_at
+from zproxy.state.lookup import dialled
 from zproxy.state.reference import refer
 from zproxy.state.resolve import resolve
 from zproxy.state.store import Mesh
@@ -23,7 +23,7 @@ def objection(mesh: Mesh, source: Workload, wanted: Endpoint, route: Route, sett
     """Return why the connection that `source` made to `wanted` by `route` must end; empty: it may go on."""
     if isinstance(route, Refuse):
         return ""
-    waypoints = _waypoints(mesh, source, wanted)
+    waypoints = _waypoints(mesh, source, wanted, settings)
     if isinstance(route, Upstream):
         uid = route.workload.uid
         why = _is_another(mesh, route)
@@ -88,10 +88,11 @@ def _is_another(mesh: Mesh, route: Upstream) -> str:
     return ""
 
 
-def _waypoints(mesh: Mesh, source: Workload, wanted: Endpoint) -> Sequence[GatewayAddress]:
+def _waypoints(
+    mesh: Mesh, source: Workload, wanted: Endpoint, settings: Settings
+) -> Sequence[GatewayAddress]:
     """Return what connections to `wanted` have to traverse one of."""
-    workload = mesh.by_ip(wanted.ip, source.network)
-    service = service_at(mesh, source.network, wanted.ip, source.namespace)
+    service, workload = dialled(mesh, source, wanted.ip, settings.compat)
     if service is not None and workload is None:
         if service.weighted_waypoints:
             return [each.destination for each in service.weighted_waypoints]

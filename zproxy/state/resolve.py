@@ -2,7 +2,8 @@
 
 1. A port of the straw itself, on a workload or on the loopback: refused, it could only be a loop.
 2. The address belongs to a service, and not to a workload: if the service has a waypoint, HBONE to that, with
-   what the app dialled as its authority.
+   what the app dialled as its authority. A range holds no address of a workload, except where
+   `Compat.ZTUNNEL` asks for ztunnel's order.
 3. Otherwise an endpoint of the service is chosen: HBONE to podIP:15008, or plain TCP to podIP:port, as its
    protocol says. One on another network is reached through its gateway, by a tunnel inside a tunnel.
 4. The address belongs to a workload: if that has a waypoint, HBONE to the waypoint, unless it is the waypoint
@@ -23,7 +24,7 @@ from zproxy.model.settings import DEFAULT_SETTINGS, OutboundPolicy, Settings, Wa
 from zproxy.model.workload import Protocol, Workload
 from zproxy.state.balance import REMEMBERED, candidates
 from zproxy.state.choose import RANDOM, Candidate, Chooser
-from zproxy.state.lookup import service_at
+from zproxy.state.lookup import dialled
 from zproxy.state.reference import Located, identities, locate, refer
 from zproxy.state.store import Mesh
 from zproxy.state.trace import Trace
@@ -72,14 +73,13 @@ class _Resolution:
 
     def route(self) -> Route:
         """Go through the procedure."""
-        to, network = self.to, self.source.network
-        workload = self.mesh.by_ip(to.ip, network)
+        to = self.to
+        service, workload = dialled(self.mesh, self.source, to.ip, self.settings.compat, self.trace)
         if to.port in ports.ILLEGAL and (workload is not None or _is_loopback(to.ip)):
             return self._refuse(
                 f"attempted recursive call to ourselves: {to} is a listener of the mesh proxy; "
                 "dial the port of the app itself"
             )
-        service = service_at(self.mesh, network, to.ip, self.source.namespace, self.trace)
         if service is not None:
             if workload is None:
                 references = self._waypoints_of(service)

@@ -13,7 +13,7 @@ from zproxy.model.service import BalancerMode
 from zproxy.model.settings import WaypointPolicy
 from zproxy.model.workload import Protocol, Workload
 from zproxy.state.choose import RandomChooser
-from zproxy.state.lookup import service_at
+from zproxy.state.lookup import dialled
 from zproxy.state.reference import refer
 from zproxy.state.resolve import resolve
 
@@ -65,8 +65,7 @@ def test_where_waypoints_must_be_traversed_none_is_gone_past(seed: int) -> None:
         if made.settings.waypoint_policy is not WaypointPolicy.MUST_TRAVERSE or isinstance(route, Refuse):
             continue
         source = made.source
-        workload = made.mesh.by_ip(to.ip, source.network)
-        service = service_at(made.mesh, source.network, to.ip, source.namespace)
+        service, workload = dialled(made.mesh, source, to.ip, made.settings.compat)
         if workload is None and service is not None and (service.waypoint or service.weighted_waypoints):
             assert isinstance(route, Upstream)
             assert route.role in (Role.WAYPOINT, Role.GATEWAY)
