@@ -209,7 +209,6 @@ def at_reference(mesh: Mesh, source: Workload, reference: GatewayAddress) -> lis
         to = Endpoint("0.0.0.0", port)
     else:
         service = service_of(mesh, where.network, where.ip, source.namespace)
-        service = service or service_around(mesh, where.network, where.ip, source.namespace)
         if service is None:
             workload = workload_at(mesh, where.network, where.ip)
             return [] if workload is None else [Found(workload, where.ip, port, ())]
