@@ -160,6 +160,8 @@ def _workload(rng: random.Random, number: int, services: list[Service]) -> Workl
 def _port_of(rng: random.Random, service: Service, port: int, target: int) -> ServicePort | None:
     if rng.random() < 0.15:
         return None
+    if rng.random() < 0.05:
+        return ServicePort(service.key, port, 0)
     return ServicePort(service.key, port, target or port + 2000)
 
 

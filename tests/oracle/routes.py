@@ -159,7 +159,7 @@ def targets(
 
 def _target_port(service: Service, workload: Workload, port: int, *, is_waypoint: bool) -> int | None:
     for entry in workload.service_ports:
-        if entry.service == service.key and entry.port == port:
+        if entry.service == service.key and entry.port == port and entry.target_port != 0:
             return entry.target_port
     for served, target in service.ports:
         if served == port and target:

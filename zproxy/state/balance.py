@@ -68,10 +68,11 @@ def rank(scopes: Sequence[Scope], source: Workload, workload: Workload) -> int:
 def target_port(service: Service, workload: Workload, port: int) -> int | None:
     """Return the port of `workload` behind `port` of `service`; the endpoint has the first word.
 
-    None: the service has no such port, or leaves it to its endpoints and this one says nothing.
+    None: the service has no such port, or leaves it to its endpoints and this one says nothing. So does a 0:
+    in Istio's API it stands for a port whose number is not known, and nobody listens there.
     """
     for entry in workload.service_ports:
-        if entry.port == port and entry.service == service.key:
+        if entry.port == port and entry.service == service.key and entry.target_port:
             return entry.target_port
     return service.target_port(port) or None
 
