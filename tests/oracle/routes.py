@@ -194,6 +194,25 @@ class Found(NamedTuple):
     sans: tuple[str, ...]
 
 
+def meant(mesh: Mesh, source: Workload, reference: GatewayAddress) -> list[Workload]:
+    """All workloads that are what the reference names, or behind that."""
+    where = reference.destination
+    if isinstance(where, NamespacedHostname):
+        service = mesh.service(str(where))
+        named = [
+            each
+            for each in mesh.workloads
+            if (each.namespace, each.hostname) == (where.namespace, where.hostname)
+        ]
+    else:
+        service = service_of(mesh, where.network, where.ip, source.namespace)
+        owner = workload_at(mesh, where.network, where.ip)
+        named = [] if owner is None else [owner]
+    if service is not None:
+        return [each for each in mesh.workloads if service.key in each.services]
+    return named[:1]
+
+
 def at_reference(mesh: Mesh, source: Workload, reference: GatewayAddress) -> list[Found]:
     """All workloads that a reference may lead to; none when it leads nowhere."""
     where, port = reference.destination, reference.hbone_mtls_port
@@ -308,9 +327,10 @@ def _to_service(mesh: Mesh, source: Workload, to: Endpoint, service: Service) ->
 
 
 def _comes_from_waypoint(mesh: Mesh, source: Workload, reference: GatewayAddress) -> bool:
+    """Whether one of those that the reference means has the source's identity and address, well or not."""
     return any(
-        each.workload.identity == source.identity and each.ip in source.workload_ips
-        for each in at_reference(mesh, source, reference)
+        each.identity == source.identity and set(each.workload_ips) & set(source.workload_ips)
+        for each in meant(mesh, source, reference)
     )
 
 

@@ -14,7 +14,7 @@ from zproxy.model.settings import Settings
 from zproxy.model.workload import Protocol, Workload
 from zproxy.state.choose import Candidate
 from zproxy.state.lookup import dialled
-from zproxy.state.reference import refer
+from zproxy.state.reference import is_meant
 from zproxy.state.resolve import resolve
 from zproxy.state.store import Mesh
 
@@ -25,11 +25,12 @@ def objection(mesh: Mesh, source: Workload, wanted: Endpoint, route: Route, sett
         return ""
     waypoints = _waypoints(mesh, source, wanted, settings)
     if isinstance(route, Upstream):
-        uid = route.workload.uid
-        why = _is_another(mesh, route)
-        is_guided = route.role is Role.WAYPOINT
-        if why or (is_guided and any(_leads_to(mesh, source, each, uid) for each in waypoints)):
+        why, known = _is_another(mesh, route), mesh.by_uid(route.workload.uid)
+        if why or known is None:
             return why
+        is_guided = route.role is Role.WAYPOINT
+        if is_guided and any(is_meant(mesh, each, known, source.namespace) for each in waypoints):
+            return ""
     found = []
     for number in range(max(1, len(waypoints))):  # any of several waypoints might be chosen
         now = resolve(mesh, source, wanted, settings, _Staying(source, route, number))
@@ -100,15 +101,6 @@ def _waypoints(
     if service is None and workload is not None and workload.waypoint is not None:
         return [workload.waypoint]
     return []
-
-
-def _leads_to(mesh: Mesh, source: Workload, reference: GatewayAddress, uid: str) -> bool:
-    """Tell whether the workload `uid` is what `reference` means, even if it takes nothing new."""
-    service, found = refer(mesh, source, reference)
-    if service is None:
-        return any(each.workload.uid == uid for each in found)
-    workload = mesh.by_uid(uid)
-    return workload is not None and service.key in workload.services
 
 
 class _Staying:

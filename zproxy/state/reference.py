@@ -51,6 +51,14 @@ def leads_to(
     return service or mesh.by_ip(where.ip, where.network)
 
 
+def is_meant(mesh: Mesh, reference: GatewayAddress, workload: Workload, namespace: str | None = None) -> bool:
+    """Tell whether `workload` is one that `reference` means, even while it is unhealthy."""
+    named = leads_to(mesh, reference, namespace)
+    if isinstance(named, Service):
+        return named.key in workload.services
+    return named is not None and named.uid == workload.uid
+
+
 def refer(mesh: Mesh, source: Workload, reference: GatewayAddress, trace: Trace | None = None) -> Referred:
     """Return all that `reference` may lead `source` to; no candidates when it leads nowhere."""
     where, port = reference.destination, reference.hbone_mtls_port

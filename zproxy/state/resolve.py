@@ -25,7 +25,7 @@ from zproxy.model.workload import Protocol, Workload
 from zproxy.state.balance import REMEMBERED, candidates
 from zproxy.state.choose import RANDOM, Candidate, Chooser
 from zproxy.state.lookup import dialled
-from zproxy.state.reference import Located, identities, locate, refer
+from zproxy.state.reference import Located, identities, is_meant, locate
 from zproxy.state.store import Mesh
 from zproxy.state.trace import Trace
 
@@ -216,11 +216,14 @@ class _Resolution:
         )
 
     def _comes_from(self, reference: GatewayAddress) -> bool:
-        """Tell whether the source is the waypoint that `reference` names: by identity and by address."""
+        """Tell whether the source is the waypoint that `reference` names, by identity and by address."""
         source = self.source
-        return any(
-            each.workload.identity == source.identity and each.ip in source.workload_ips
-            for each in refer(self.mesh, source, reference).candidates
+        known = self.mesh.by_uid(source.uid)
+        return (
+            known is not None
+            and is_meant(self.mesh, reference, known, source.namespace)
+            and known.identity == source.identity
+            and not set(known.workload_ips).isdisjoint(source.workload_ips)
         )
 
     def _unhealthy(self, service: Service) -> str:

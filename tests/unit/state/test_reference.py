@@ -7,9 +7,9 @@ import pytest
 
 from tests.support.mesh import behind, mesh, service, workload
 from zproxy.model.service import GatewayAddress, NamespacedHostname, NetworkAddress, NetworkCidr, Service
-from zproxy.model.workload import Workload
+from zproxy.model.workload import Status, Workload
 from zproxy.state.choose import RandomChooser
-from zproxy.state.reference import Located, identities, leads_to, locate, refer
+from zproxy.state.reference import Located, identities, is_meant, leads_to, locate, refer
 
 SOURCE = workload("demo/client", "10.0.0.9")
 GATEWAY = service(
@@ -87,6 +87,19 @@ def test_what_is_meant_whoever_asks(
     destination: NamespacedHostname | NetworkAddress, found: Service | Workload | None
 ) -> None:
     assert leads_to(KNOWN, GatewayAddress(destination)) is found
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_who_is_meant_does_not_depend_on_health_or_ports(status: Status) -> None:
+    portless = replace(POD, service_ports=(), status=status)
+    known = mesh(GATEWAY, portless, replace(NAMED, status=status))
+    by_name = GatewayAddress(NamespacedHostname("demo", "gw.test"), 15009)
+    by_address = GatewayAddress(NetworkAddress("", "10.0.0.2"))
+    assert is_meant(known, by_name, portless)
+    assert is_meant(known, by_address, NAMED)
+    assert not is_meant(known, by_name, NAMED)
+    assert not is_meant(known, by_address, portless)
+    assert not is_meant(known, GatewayAddress(NetworkAddress("", "192.0.2.1")), portless)
 
 
 @pytest.mark.parametrize(

@@ -230,6 +230,27 @@ def test_the_waypoint_itself_reaches_the_workload() -> None:
     assert upstream(known, "127.0.0.2:80", source=impostor).role is Role.WAYPOINT
 
 
+@pytest.mark.parametrize("policy", list(WaypointPolicy))
+def test_a_waypoint_that_is_unhealthy_reaches_its_workload_all_the_same(policy: WaypointPolicy) -> None:
+    gate = service("default/gate.test", "10.98.0.1", ports={15008: 15008})
+    sick = replace(behind(WAYPOINT, gate), status=Status.UNHEALTHY)
+    well = behind(workload("default/well", "127.0.0.12"), gate)
+    guided = replace(LOCAL, waypoint=GatewayAddress(NamespacedHostname("default", "gate.test")))
+    known, settings = mesh(gate, sick, well, guided), Settings(waypoint_policy=policy)
+    assert brief(routed(known, "127.0.0.2:80", settings, sick)) == (
+        "HBONE",
+        "127.0.0.2:80",
+        "127.0.0.2:15008",
+    )
+    assert brief(routed(known, "127.0.0.2:80", settings)) == ("HBONE", "127.0.0.2:80", "127.0.0.12:15008")
+
+
+def test_a_workload_with_a_waypoint_s_name_but_another_identity_is_none() -> None:
+    guided = replace(LOCAL, waypoint=BY_ADDRESS)
+    known = mesh(replace(WAYPOINT, service_account="new"), guided)
+    assert brief(routed(known, "127.0.0.2:80", source=WAYPOINT))[2] == "127.0.0.11:15008"
+
+
 def test_traffic_to_a_service_does_not_take_its_workloads_waypoint() -> None:
     known = mesh(SERVICE, behind(replace(LOCAL, waypoint=BY_ADDRESS), SERVICE), WAYPOINT)
     assert upstream(known, TO_SERVICE).role is Role.DESTINATION
