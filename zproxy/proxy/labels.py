@@ -56,7 +56,7 @@ def service_of(mesh: Mesh, local: Workload, named: Service | None, request: Conn
 
 def relays(mesh: Mesh) -> frozenset[str]:
     """Return the uids of the workloads that any waypoint or gateway reference leads to."""
-    found: frozenset[str] | None = mesh.memo.get(_RELAYS)
+    found: frozenset[str] | None = mesh.once.get(_RELAYS)
     if found is None:
         named = {leads_to(mesh, reference) for reference in set(_references(mesh))}
         found = frozenset(
@@ -65,7 +65,7 @@ def relays(mesh: Mesh) -> frozenset[str]:
             if each is not None
             for workload in (mesh.endpoints(each.key) if isinstance(each, Service) else (each,))
         )
-        mesh.memo[_RELAYS] = found
+        mesh.once[_RELAYS] = found
     return found
 
 

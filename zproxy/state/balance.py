@@ -10,9 +10,6 @@ from zproxy.state.choose import Candidate
 from zproxy.state.store import Mesh
 from zproxy.state.trace import Trace
 
-REMEMBERED: Final = 4096
-"""Lists of candidates that a snapshot keeps."""
-
 _SCOPES: Final[Mapping[Scope, Callable[[Workload], str]]] = {
     Scope.REGION: lambda each: each.locality.region,
     Scope.ZONE: lambda each: each.locality.zone,
@@ -40,12 +37,11 @@ def candidates(
     if trace is not None:
         return _near(service, tuple(_usable(mesh, service, source, to, is_waypoint, trace)), source, trace)
     key = (service.key, source.uid, to, is_waypoint)
-    found: Sequence[Candidate] | None = mesh.memo.get(key)
+    found: Sequence[Candidate] | None = mesh.memo[key]
     if found is None:
-        if len(mesh.memo) >= REMEMBERED:
-            mesh.memo.clear()
         usable = tuple(_usable(mesh, service, source, to, is_waypoint, None))
-        found = mesh.memo[key] = _near(service, usable, source, None)
+        found = _near(service, usable, source, None)
+        mesh.memo.keep(key, found)
     return found
 
 

@@ -22,7 +22,7 @@ from zproxy.model.route import Passthrough, Refuse, Role, Route, Upstream
 from zproxy.model.service import BalancerMode, GatewayAddress, Service
 from zproxy.model.settings import DEFAULT_SETTINGS, OutboundPolicy, Settings, WaypointPolicy
 from zproxy.model.workload import Protocol, Workload
-from zproxy.state.balance import REMEMBERED, candidates
+from zproxy.state.balance import candidates
 from zproxy.state.choose import RANDOM, Candidate, Chooser
 from zproxy.state.lookup import dialled
 from zproxy.state.reference import Located, identities, is_meant, locate
@@ -43,7 +43,7 @@ def resolve(
     A snapshot remembers what it decided wherever nothing was to be chosen: that is most of all connections.
     """
     if trace is None:
-        known = mesh.memo.get((source.uid, to))
+        known = mesh.memo[source.uid, to]
         if known is not None and known[0] is source and known[1] is settings:
             route: Route = known[2]
             return route
@@ -93,10 +93,7 @@ class _Resolution:
         return route if workload.waypoint is not None else self._remembered(route)
 
     def _remembered(self, route: Route) -> Route:
-        memo = self.mesh.memo
-        if len(memo) >= REMEMBERED:
-            memo.clear()
-        memo[self.source.uid, self.to] = self.source, self.settings, route
+        self.mesh.memo.keep((self.source.uid, self.to), (self.source, self.settings, route))
         return route
 
     def _waypoints_of(self, service: Service) -> GatewayAddress | None:
