@@ -95,7 +95,7 @@ def _read_by(reader: Callable[[str], str]) -> Callable[[click.Context, click.Par
     type=click.Choice([each.value for each in Compat]),
     default=Compat.ZPROXY.value,
     show_default=True,
-    help="Policies that cannot be judged deny, or (ztunnel) are passed over.",
+    help="Policies that cannot be judged deny, and pods come before ranges of services; or ztunnel's ways.",
 )
 @click.option(
     "--load-balancing",

@@ -1,23 +1,31 @@
 """The tables of docs/policy.md are what the code does: each row is asked, and no row is left out."""
 
-from collections.abc import Mapping
+import re
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.support import documents
 from tests.support.mesh import behind, mesh, service, workload
+from tests.support.plane import Plane
 from zproxy.model.addr import Endpoint
+from zproxy.model.conn import Direction, flag_of
 from zproxy.model.policy import Action, Authorization, Match, PolicyScope, Rule, StringKind, StringMatch
 from zproxy.model.service import GatewayAddress, NamespacedHostname, NetworkAddress, Service
 from zproxy.model.settings import DEFAULT_SETTINGS, Compat, OutboundPolicy, Settings
 from zproxy.model.workload import Protocol, Status, Workload
+from zproxy.observe.connections import Connection
 from zproxy.sources import file
 from zproxy.state.policy import Attempt, authorize
 from zproxy.state.rbac import Facts, matches
 from zproxy.state.recheck import objection
 from zproxy.state.resolve import resolve
+from zproxy.state.store import Change
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "policy.md"
 Record = Workload | Service | Authorization
@@ -128,6 +136,66 @@ def test_what_cannot_be_judged(
         verdict = authorize(compat, mesh(CLIENT, server, *policies), attempt)
         assert verdict.is_allowed is {"refuses": False, "passed over": True}[outcome]
         assert verdict.cause == (cause if cause != "–" and compat is Compat.ZPROXY else "")
+
+
+Told = Callable[[Connection], str]
+SEEN: dict[str, tuple[Direction | None, bool, Told]] = {
+    "the client's end": (None, False, str),
+    "access log of the pod's node": (Direction.INBOUND, False, lambda record: record.error),
+    "access log of the client's node": (Direction.OUTBOUND, False, lambda record: record.error),
+    "access log of the pod's node, once a change has ended it": (
+        Direction.INBOUND,
+        True,
+        lambda record: record.error,
+    ),
+    "access log of the client's node, once a change has ended it": (
+        Direction.OUTBOUND,
+        True,
+        lambda record: record.error,
+    ),
+    "`istio_tcp_connections_failed_total`": (
+        Direction.INBOUND,
+        False,
+        lambda record: f'response_flags="{flag_of(record.reason).value}"',
+    ),
+}
+
+
+@each_row("## What is seen", SEEN)
+def test_what_is_seen(cells: list[str], case: tuple[Direction | None, bool, Told]) -> None:
+    direction, is_change, told = case
+    for cell, is_plain in zip(cells, (False, True), strict=True):
+        with closing(Plane()) as plane:
+            records = {
+                each.direction: each for each in refused(plane, is_plain=is_plain, is_change=is_change)
+            }
+        if direction is None:
+            assert cell.endswith("connection is reset"), "what `refused` waits for"
+        elif cell.startswith("nothing"):
+            assert direction not in records
+        else:
+            (words,) = re.findall("`(.+)`", cells[0] if cell == "the same" else cell)
+            assert told(records[direction]).startswith(words)
+
+
+def refused(plane: Plane, *, is_plain: bool, is_change: bool) -> list[Connection]:
+    """Have a DENY refuse a connection to the server, before or after it was opened; return its records."""
+    plane.decide = partial(authorize, Compat.ZPROXY)
+    former, denying = plane.mesh, plane.mesh.changed(Change(policies=(DENY,)))
+    app = plane.serve(plane.plaintext_port if is_plain else 8080)
+    if not is_change:
+        plane.mesh = denying
+    if is_plain:
+        near = plane.keep(socket.create_connection(("127.0.0.2", plane.plaintext_port)))
+    else:
+        near = plane.dial()
+    if is_change:
+        plane.accept(app)
+        plane.mesh = denying
+        assert not plane.server_straw.on_mesh(former).advance()
+    with pytest.raises(ConnectionResetError):
+        plane.receive(near, 1)
+    return plane.ended(1 if is_plain else 2)
 
 
 Outward = tuple[tuple[Record, ...], Endpoint, tuple[Record, ...], Settings]

@@ -189,6 +189,7 @@ def _calls(mesh: Mesh, keys: list[int]) -> Iterator[tuple[str, list[Callable[[],
 
 def _anew(mesh: Mesh, call: Callable[[], object]) -> object:
     mesh.memo.clear()
+    mesh.memo.older.clear()
     return call()
 
 

@@ -168,7 +168,7 @@ def test_a_change_ends_what_is_not_allowed_any_more_and_nothing_else(nodes: TwoN
         wait_for(lambda: nodes.b.lines(told), "it is told")
         (line,) = nodes.a.access(f"{nodes.server.ip4}:7505 ")
         assert "bytes_sent=6 bytes_recv=6" in line
-        assert "the peer reset the stream" in line
+        assert 'error="the peer reset the stream: CANCEL"' in line
 
 
 def test_a_connection_in_the_clear_ends_when_the_mesh_learns_of_its_destination(nodes: TwoNodes) -> None:

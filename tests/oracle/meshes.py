@@ -96,6 +96,8 @@ def _service(rng: random.Random, number: int) -> Service:
     cidrs = [NetworkCidr("", f"10.97.{number}.0", 24)] if rng.random() < 0.3 else []
     if rng.random() < 0.15:
         cidrs.append(NetworkCidr("", "10.97.0.0", 16))
+    if rng.random() < 0.15:
+        cidrs.append(NetworkCidr("", "10.0.0.0", rng.choice((24, 30))))  # of pods
     ports = tuple((port, rng.choice((port, 0, port + 1000))) for port in PORTS if rng.random() < 0.7)
     return Service(
         f"svc{number}",
@@ -158,6 +160,8 @@ def _workload(rng: random.Random, number: int, services: list[Service]) -> Workl
 def _port_of(rng: random.Random, service: Service, port: int, target: int) -> ServicePort | None:
     if rng.random() < 0.15:
         return None
+    if rng.random() < 0.05:
+        return ServicePort(service.key, port, 0)
     return ServicePort(service.key, port, target or port + 2000)
 
 

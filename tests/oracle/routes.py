@@ -18,7 +18,7 @@ from zproxy.model.service import (
     Scope,
     Service,
 )
-from zproxy.model.settings import OutboundPolicy, Settings, WaypointPolicy
+from zproxy.model.settings import Compat, OutboundPolicy, Settings, WaypointPolicy
 from zproxy.model.workload import NetworkMode, Protocol, Status, Workload
 from zproxy.state.store import Mesh
 
@@ -52,17 +52,23 @@ def workload_at(mesh: Mesh, network: str, ip: str) -> Workload | None:
     return found[0] if found else None
 
 
-def service_at(mesh: Mesh, network: str, ip: str, namespace: str) -> Service | None:
-    """An exact address before any range; then one's own namespace, then the canonical one."""
-    visible = sorted(
+def visible_to(mesh: Mesh, namespace: str) -> list[Service]:
+    return sorted(
         (each for each in mesh.services if each.is_visible_to(namespace)), key=lambda each: each.key
     )
-    exact = [each for each in visible if NetworkAddress(network, ip) in each.vips]
-    if exact:
-        return min(exact, key=lambda each: (each.namespace != namespace, not each.canonical))
+
+
+def service_of(mesh: Mesh, network: str, ip: str, namespace: str) -> Service | None:
+    """Whose own address it is: one's own namespace's, then the canonical one."""
+    exact = [each for each in visible_to(mesh, namespace) if NetworkAddress(network, ip) in each.vips]
+    return min(exact, key=lambda each: (each.namespace != namespace, not each.canonical), default=None)
+
+
+def service_around(mesh: Mesh, network: str, ip: str, namespace: str) -> Service | None:
+    """In whose range it is: one's own namespace's, then the narrowest, then the canonical one."""
     around = [
         (cidr.length, each)
-        for each in visible
+        for each in visible_to(mesh, namespace)
         for cidr in each.cidr_vips
         if cidr.network == network
         and ipaddress.ip_address(ip) in ipaddress.ip_network(f"{cidr.ip}/{cidr.length}")
@@ -70,6 +76,16 @@ def service_at(mesh: Mesh, network: str, ip: str, namespace: str) -> Service | N
     if not around:
         return None
     return min(around, key=lambda pair: (pair[1].namespace != namespace, -pair[0], not pair[1].canonical))[1]
+
+
+def service_at(mesh: Mesh, source: Workload, ip: str, settings: Settings) -> Service | None:
+    """Which service takes what is dialled: a pod's address is in no range, except for ztunnel."""
+    network, namespace = source.network, source.namespace
+    exact = service_of(mesh, network, ip, namespace)
+    is_pods = workload_at(mesh, network, ip) is not None
+    if exact is not None or (is_pods and settings.compat is Compat.ZPROXY):
+        return exact
+    return service_around(mesh, network, ip, namespace)
 
 
 # Endpoints
@@ -143,7 +159,7 @@ def targets(
 
 def _target_port(service: Service, workload: Workload, port: int, *, is_waypoint: bool) -> int | None:
     for entry in workload.service_ports:
-        if entry.service == service.key and entry.port == port:
+        if entry.service == service.key and entry.port == port and entry.target_port != 0:
             return entry.target_port
     for served, target in service.ports:
         if served == port and target:
@@ -178,6 +194,25 @@ class Found(NamedTuple):
     sans: tuple[str, ...]
 
 
+def meant(mesh: Mesh, source: Workload, reference: GatewayAddress) -> list[Workload]:
+    """All workloads that are what the reference names, or behind that."""
+    where = reference.destination
+    if isinstance(where, NamespacedHostname):
+        service = mesh.service(str(where))
+        named = [
+            each
+            for each in mesh.workloads
+            if (each.namespace, each.hostname) == (where.namespace, where.hostname)
+        ]
+    else:
+        service = service_of(mesh, where.network, where.ip, source.namespace)
+        owner = workload_at(mesh, where.network, where.ip)
+        named = [] if owner is None else [owner]
+    if service is not None:
+        return [each for each in mesh.workloads if service.key in each.services]
+    return named[:1]
+
+
 def at_reference(mesh: Mesh, source: Workload, reference: GatewayAddress) -> list[Found]:
     """All workloads that a reference may lead to; none when it leads nowhere."""
     where, port = reference.destination, reference.hbone_mtls_port
@@ -192,7 +227,7 @@ def at_reference(mesh: Mesh, source: Workload, reference: GatewayAddress) -> lis
             return [Found(each, (each.workload_ips or ("",))[0], port, ()) for each in named[:1]]
         to = Endpoint("0.0.0.0", port)
     else:
-        service = service_at(mesh, where.network, where.ip, source.namespace)
+        service = service_of(mesh, where.network, where.ip, source.namespace)
         if service is None:
             workload = workload_at(mesh, where.network, where.ip)
             return [] if workload is None else [Found(workload, where.ip, port, ())]
@@ -214,7 +249,7 @@ def route(mesh: Mesh, source: Workload, to: Endpoint, settings: Settings) -> set
         return {REFUSE}
     addressed = None
     if workload is None:
-        addressed = service_at(mesh, source.network, to.ip, source.namespace)
+        addressed = service_at(mesh, source, to.ip, settings)
     if addressed is not None:
         references = [each.destination for each in addressed.weighted_waypoints] or (
             [addressed.waypoint] if addressed.waypoint else []
@@ -262,7 +297,7 @@ def _waypoint(found: Found, to: Endpoint) -> Outcome:
 def _direct(
     mesh: Mesh, source: Workload, to: Endpoint, workload: Workload | None, settings: Settings
 ) -> set[Outcome]:
-    service = service_at(mesh, source.network, to.ip, source.namespace)
+    service = service_at(mesh, source, to.ip, settings)
     if service is not None:
         return _to_service(mesh, source, to, service)
     if workload is None:
@@ -292,9 +327,10 @@ def _to_service(mesh: Mesh, source: Workload, to: Endpoint, service: Service) ->
 
 
 def _comes_from_waypoint(mesh: Mesh, source: Workload, reference: GatewayAddress) -> bool:
+    """Whether one of those that the reference means has the source's identity and address, well or not."""
     return any(
-        each.workload.identity == source.identity and each.ip in source.workload_ips
-        for each in at_reference(mesh, source, reference)
+        each.identity == source.identity and set(each.workload_ips) & set(source.workload_ips)
+        for each in meant(mesh, source, reference)
     )
 
 

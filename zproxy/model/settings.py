@@ -29,10 +29,10 @@ class WaypointPolicy(Enum):
 
 
 class Compat(Enum):
-    """Whose choice holds where ztunnel fails open."""
+    """Whose choice holds where ztunnel fails open, or sends a connection where nobody meant it to go."""
 
     ZPROXY = "zproxy"
-    """Deny what cannot be judged."""
+    """Deny what cannot be judged; a workload's own address is in no service's range."""
     ZTUNNEL = "ztunnel"
     """Behave as ztunnel does."""
 

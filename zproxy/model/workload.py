@@ -64,6 +64,7 @@ class ServicePort(NamedTuple):
     """`namespace/hostname`."""
     port: int
     target_port: int
+    """0 where its number is not known: then it is the service's to say."""
 
 
 @dataclass(frozen=True, slots=True)

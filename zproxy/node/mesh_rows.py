@@ -12,7 +12,7 @@ from zproxy.model.service import (
     SessionAffinity,
 )
 from zproxy.model.workload import Status, Workload
-from zproxy.state.dangling import leads_to
+from zproxy.state.reference import leads_to
 from zproxy.state.store import Mesh
 
 UNKNOWN: Final = "NA"

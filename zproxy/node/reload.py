@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from zproxy.errors import ConfigError
+from zproxy.errors import ConfigError, WorkerFailed
 from zproxy.net.tasks import in_thread
 from zproxy.node.workers import PlacedStraw, PodWorker
 from zproxy.sources import file
@@ -49,6 +49,8 @@ class CurrentMesh:
         self._path = path
         self._mesh = mesh
         self._stamp = stamp
+        self.behind: dict[str, str] = {}
+        """Pods and workers that stumbled over the mesh that holds, and over what; tried again at the next."""
         prepare(mesh)
 
     def __call__(self) -> Mesh:
@@ -81,6 +83,9 @@ class CurrentMesh:
 
         Open connections are decided again by the new mesh; what it still allows goes on. An enrolled pod
         keeps the identity that it was enrolled with, until it is unenrolled.
+
+        Whoever fails at that is told in the log and in `behind`, and keeps nobody else from it. Raise
+        WorkerFailed: then the daemon ends.
         """
         self._stamp = stamp_of(self._path)
         former = self._mesh
@@ -89,14 +94,28 @@ class CurrentMesh:
         except ConfigError as error:
             _log.error("the mesh stays as it was: %s", error)
             return
+        except Exception:  # whatever it stumbled over, the next file may be another
+            _log.exception("the mesh stays as it was: its file could not be read")
+            return
         self._mesh = mesh
-        if not change.is_empty:
+        were_behind, self.behind = self.behind, {}
+        if were_behind or not change.is_empty:
             self.warn()
             for straw in await straws():
-                await straw.on_mesh(former)
+                await self._reach(straw.name, straw.on_mesh(former))
         for worker in workers:
-            await worker.on_mesh(mesh.workloads)
+            await self._reach(f"worker {worker.number}", worker.on_mesh(mesh.workloads))
         _log.info("the mesh was read again and has %s; %s", _sizes(mesh), _summary(change))
+
+    async def _reach(self, who: str, work: Awaitable[None]) -> None:
+        """Let one have the new mesh; what goes wrong there is its own affair, unless its worker is lost."""
+        try:
+            await work
+        except WorkerFailed:
+            raise
+        except Exception as error:
+            self.behind[who] = f"{type(error).__name__}: {error}"
+            _log.exception("%s stumbled over the new mesh; what it has open may go on as before", who)
 
 
 def _read(path: Path, former: Mesh) -> tuple[Mesh, Change]:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -14,9 +14,9 @@ from zproxy.node.control import Command
 from zproxy.node.manager import Manager
 from zproxy.node.mesh_rows import policy_rows, service_rows, workload_rows
 from zproxy.node.pressure import Pressure
+from zproxy.node.reload import CurrentMesh
 from zproxy.node.workers import PodWorker
 from zproxy.proxy.straw import TunnelView
-from zproxy.state.store import Mesh
 from zproxy.steering.steering import Steering
 
 
@@ -28,7 +28,7 @@ class Views:
         workers: Sequence[PodWorker],
         manager: Manager,
         certificates: CertificateManager,
-        mesh: Callable[[], Mesh],
+        mesh: CurrentMesh,
         pressure: Pressure,
         steering: Steering,
     ) -> None:
@@ -77,6 +77,7 @@ class Views:
             "bytes_sent_total": sum(of.bytes_sent for of in figures),
             "bytes_recv_total": sum(of.bytes_recv for of in figures),
             "scarce": self._pressure.alarms,
+            "mesh_behind": self._mesh.behind,
             "workers": [
                 {"worker": worker.number, "pods": pods[worker.number], "connections_open": of.live}
                 for worker, of in zip(self._workers, figures, strict=True)

@@ -107,6 +107,8 @@ class PlacedStraw:
 
     def __init__(self, worker: PodWorker, straw: Straw) -> None:
         self.worker = worker
+        self.name = straw.pod.name
+        """`namespace/name` of the pod."""
         self.ports = [listener.port for listener in straw.listeners]
         self.plaintext_fd = straw.plaintext_fd
         """See Straw; void once it is closed."""

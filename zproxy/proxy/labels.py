@@ -11,7 +11,7 @@ from zproxy.model.identity import SpiffeId
 from zproxy.model.service import GatewayAddress, Service
 from zproxy.model.settings import Settings
 from zproxy.model.workload import Workload
-from zproxy.state.reference import refer
+from zproxy.state.reference import leads_to
 from zproxy.state.store import Mesh
 from zproxy.wire.baggage import workload_of
 from zproxy.wire.headers import NETWORK, ConnectRequest, forwarded_host
@@ -56,15 +56,16 @@ def service_of(mesh: Mesh, local: Workload, named: Service | None, request: Conn
 
 def relays(mesh: Mesh) -> frozenset[str]:
     """Return the uids of the workloads that any waypoint or gateway reference leads to."""
-    found: frozenset[str] | None = mesh.memo.get(_RELAYS)
+    found: frozenset[str] | None = mesh.once.get(_RELAYS)
     if found is None:
-        everybody = mesh.workloads
+        named = {leads_to(mesh, reference) for reference in set(_references(mesh))}
         found = frozenset(
-            candidate.workload.uid
-            for reference in set(_references(mesh))
-            for candidate in refer(mesh, everybody[0], reference).candidates
+            workload.uid
+            for each in named
+            if each is not None
+            for workload in (mesh.endpoints(each.key) if isinstance(each, Service) else (each,))
         )
-        mesh.memo[_RELAYS] = found
+        mesh.once[_RELAYS] = found
     return found
 
 

@@ -10,9 +10,6 @@ from zproxy.state.choose import Candidate
 from zproxy.state.store import Mesh
 from zproxy.state.trace import Trace
 
-REMEMBERED: Final = 4096
-"""Lists of candidates that a snapshot keeps."""
-
 _SCOPES: Final[Mapping[Scope, Callable[[Workload], str]]] = {
     Scope.REGION: lambda each: each.locality.region,
     Scope.ZONE: lambda each: each.locality.zone,
@@ -40,12 +37,11 @@ def candidates(
     if trace is not None:
         return _near(service, tuple(_usable(mesh, service, source, to, is_waypoint, trace)), source, trace)
     key = (service.key, source.uid, to, is_waypoint)
-    found: Sequence[Candidate] | None = mesh.memo.get(key)
+    found: Sequence[Candidate] | None = mesh.memo[key]
     if found is None:
-        if len(mesh.memo) >= REMEMBERED:
-            mesh.memo.clear()
         usable = tuple(_usable(mesh, service, source, to, is_waypoint, None))
-        found = mesh.memo[key] = _near(service, usable, source, None)
+        found = _near(service, usable, source, None)
+        mesh.memo.keep(key, found)
     return found
 
 
@@ -68,10 +64,11 @@ def rank(scopes: Sequence[Scope], source: Workload, workload: Workload) -> int:
 def target_port(service: Service, workload: Workload, port: int) -> int | None:
     """Return the port of `workload` behind `port` of `service`; the endpoint has the first word.
 
-    None: the service has no such port, or leaves it to its endpoints and this one says nothing.
+    None: the service has no such port, or leaves it to its endpoints and this one says nothing. So does a 0:
+    in Istio's API it stands for a port whose number is not known, and nobody listens there.
     """
     for entry in workload.service_ports:
-        if entry.port == port and entry.service == service.key:
+        if entry.port == port and entry.service == service.key and entry.target_port:
             return entry.target_port
     return service.target_port(port) or None
 

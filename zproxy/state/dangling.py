@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
-from zproxy.model.service import GatewayAddress, NamespacedHostname, Service
 from zproxy.model.workload import Workload
-from zproxy.state.lookup import service_at
+from zproxy.state.reference import leads_to
 from zproxy.state.store import Mesh
 
 
@@ -19,15 +18,6 @@ def dangling(mesh: Mesh) -> Iterator[str]:
                 yield _says(f"the service {service.key}", "the waypoint", waypoint.destination)
     for workload in mesh.workloads:
         yield from _of_workload(mesh, workload)
-
-
-def leads_to(mesh: Mesh, reference: GatewayAddress) -> Service | Workload | None:
-    """Return the service or workload that a waypoint's or gateway's address names, whoever asks."""
-    where = reference.destination
-    if isinstance(where, NamespacedHostname):
-        named = (each for each in mesh.by_hostname(where.hostname) if each.namespace == where.namespace)
-        return mesh.service(str(where)) or next(named, None)
-    return service_at(mesh, where.network, where.ip, None) or mesh.by_ip(where.ip, where.network)
 
 
 def _of_workload(mesh: Mesh, workload: Workload) -> Iterator[str]:

@@ -20,7 +20,7 @@ from zproxy.model.settings import DEFAULT_SETTINGS, Compat, Settings
 from zproxy.model.workload import AppProtocol, Workload
 from zproxy.state.balance import target_port
 from zproxy.state.lookup import service_at, service_named
-from zproxy.state.reference import refer
+from zproxy.state.reference import is_meant
 from zproxy.state.store import Mesh
 from zproxy.state.trace import Trace
 
@@ -142,11 +142,7 @@ def _takes_all(mesh: Mesh, local: Workload, whose: Workload | Service) -> bool:
 
 def _is_waypoint(mesh: Mesh, local: Workload, whose: Workload | Service) -> bool:
     """Tell whether `whose` names `local` as a waypoint, by whatever address or name."""
-    return any(
-        candidate.workload.uid == local.uid
-        for reference in _waypoints(whose)
-        for candidate in refer(mesh, local, reference).candidates
-    )
+    return any(is_meant(mesh, each, local, local.namespace) for each in _waypoints(whose))
 
 
 def _waypoints(whose: Workload | Service) -> Iterator[GatewayAddress]:

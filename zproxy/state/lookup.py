@@ -1,24 +1,48 @@
-"""Which service an address or a name means to a client: ztunnel's rules of visibility and preference."""
+"""Whom an address or a name means to a client: ztunnel's rules of visibility and preference, but for one.
+
+A workload's own address comes before a range that holds it: whoever dials a pod means that pod, and a range
+that covers pods would otherwise take over all that they say to each other. `Compat.ZTUNNEL` has ztunnel's
+order, the range first.
+"""
 
 from collections.abc import Iterable, Sequence
 
 from zproxy.model.service import Service
+from zproxy.model.settings import Compat
+from zproxy.model.workload import Workload
 from zproxy.state.store import Mesh
 from zproxy.state.trace import Trace
 
 
+def dialled(
+    mesh: Mesh, source: Workload, ip: str, compat: Compat, trace: Trace | None = None
+) -> tuple[Service | None, Workload | None]:
+    """Return the service and the workload that `ip` means to `source`; where there are both, the service."""
+    workload = mesh.by_ip(ip, source.network)
+    is_pods = workload is not None and compat is not Compat.ZTUNNEL
+    return service_at(mesh, source.network, ip, source.namespace, trace, is_exact=is_pods), workload
+
+
 def service_at(
-    mesh: Mesh, network: str, ip: str, namespace: str | None, trace: Trace | None = None
+    mesh: Mesh,
+    network: str,
+    ip: str,
+    namespace: str | None,
+    trace: Trace | None = None,
+    *,
+    is_exact: bool = False,
 ) -> Service | None:
     """Return the service that `ip` on `network` belongs to, for a client in `namespace` (None: not known).
 
     Its own address comes before any range that holds it, the client's own namespace before others, then the
     longest prefix, then the canonical service, then the first by key. What the client may not see is no
-    candidate, so a range may stand in for an address that is hidden.
+    candidate, so a range may stand in for an address that is hidden. With `is_exact` no range is looked at.
     """
     exact = visible_to(mesh.services_at(ip, network), namespace)
     if exact:
         return _told(preferred_of(exact, namespace), exact, ip, trace)
+    if is_exact:
+        return None
     around = [
         (length, each)
         for (_, _, length), each in mesh.services_around(ip, network)

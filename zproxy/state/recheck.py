@@ -13,8 +13,8 @@ from zproxy.model.service import GatewayAddress, Service, WeightedWaypoint
 from zproxy.model.settings import Settings
 from zproxy.model.workload import Protocol, Workload
 from zproxy.state.choose import Candidate
-from zproxy.state.lookup import service_at
-from zproxy.state.reference import refer
+from zproxy.state.lookup import dialled
+from zproxy.state.reference import is_meant
 from zproxy.state.resolve import resolve
 from zproxy.state.store import Mesh
 
@@ -23,13 +23,14 @@ def objection(mesh: Mesh, source: Workload, wanted: Endpoint, route: Route, sett
     """Return why the connection that `source` made to `wanted` by `route` must end; empty: it may go on."""
     if isinstance(route, Refuse):
         return ""
-    waypoints = _waypoints(mesh, source, wanted)
+    waypoints = _waypoints(mesh, source, wanted, settings)
     if isinstance(route, Upstream):
-        uid = route.workload.uid
-        why = _is_another(mesh, route)
-        is_guided = route.role is Role.WAYPOINT
-        if why or (is_guided and any(_leads_to(mesh, source, each, uid) for each in waypoints)):
+        why, known = _is_another(mesh, route), mesh.by_uid(route.workload.uid)
+        if why or known is None:
             return why
+        is_guided = route.role is Role.WAYPOINT
+        if is_guided and any(is_meant(mesh, each, known, source.namespace) for each in waypoints):
+            return ""
     found = []
     for number in range(max(1, len(waypoints))):  # any of several waypoints might be chosen
         now = resolve(mesh, source, wanted, settings, _Staying(source, route, number))
@@ -88,10 +89,11 @@ def _is_another(mesh: Mesh, route: Upstream) -> str:
     return ""
 
 
-def _waypoints(mesh: Mesh, source: Workload, wanted: Endpoint) -> Sequence[GatewayAddress]:
+def _waypoints(
+    mesh: Mesh, source: Workload, wanted: Endpoint, settings: Settings
+) -> Sequence[GatewayAddress]:
     """Return what connections to `wanted` have to traverse one of."""
-    workload = mesh.by_ip(wanted.ip, source.network)
-    service = service_at(mesh, source.network, wanted.ip, source.namespace)
+    service, workload = dialled(mesh, source, wanted.ip, settings.compat)
     if service is not None and workload is None:
         if service.weighted_waypoints:
             return [each.destination for each in service.weighted_waypoints]
@@ -99,15 +101,6 @@ def _waypoints(mesh: Mesh, source: Workload, wanted: Endpoint) -> Sequence[Gatew
     if service is None and workload is not None and workload.waypoint is not None:
         return [workload.waypoint]
     return []
-
-
-def _leads_to(mesh: Mesh, source: Workload, reference: GatewayAddress, uid: str) -> bool:
-    """Tell whether the workload `uid` is what `reference` means, even if it takes nothing new."""
-    service, found = refer(mesh, source, reference)
-    if service is None:
-        return any(each.workload.uid == uid for each in found)
-    workload = mesh.by_uid(uid)
-    return workload is not None and service.key in workload.services
 
 
 class _Staying:

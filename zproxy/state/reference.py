@@ -1,4 +1,8 @@
-"""Whom a waypoint's or gateway's address leads to: a workload by address or name, or one of a service."""
+"""Whom a waypoint's or gateway's address leads to: a workload by address or name, or one of a service.
+
+An address is that of a service, or else of a workload, and never one of a range: who names a waypoint means
+that one, and not a service whose range happens to hold it.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -35,28 +39,40 @@ class Located(NamedTuple):
     """URIs, sorted, one of which it must prove: its own, or one that its service may have."""
 
 
+def leads_to(
+    mesh: Mesh, reference: GatewayAddress, namespace: str | None = None
+) -> Service | Workload | None:
+    """Return the service, or else the workload, that `reference` means to a namespace; None: to anybody."""
+    where = reference.destination
+    if isinstance(where, NamespacedHostname):
+        named = (each for each in mesh.by_hostname(where.hostname) if each.namespace == where.namespace)
+        return mesh.service(str(where)) or next(named, None)
+    service = service_at(mesh, where.network, where.ip, namespace, is_exact=True)
+    return service or mesh.by_ip(where.ip, where.network)
+
+
+def is_meant(mesh: Mesh, reference: GatewayAddress, workload: Workload, namespace: str | None = None) -> bool:
+    """Tell whether `workload` is one that `reference` means, even while it is unhealthy."""
+    named = leads_to(mesh, reference, namespace)
+    if isinstance(named, Service):
+        return named.key in workload.services
+    return named is not None and named.uid == workload.uid
+
+
 def refer(mesh: Mesh, source: Workload, reference: GatewayAddress, trace: Trace | None = None) -> Referred:
     """Return all that `reference` may lead `source` to; no candidates when it leads nowhere."""
     where, port = reference.destination, reference.hbone_mtls_port
-    if isinstance(where, NamespacedHostname):
-        service = mesh.service(str(where))
-        workload = next(
-            (each for each in mesh.by_hostname(where.hostname) if each.namespace == where.namespace), None
-        )
-        dialled = _ANY_V4
-    else:
-        service = service_at(mesh, where.network, where.ip, source.namespace)
-        workload = mesh.by_ip(where.ip, where.network)
-        dialled = where.ip
-    if service is not None:
+    dialled = _ANY_V4 if isinstance(where, NamespacedHostname) else where.ip
+    named = leads_to(mesh, reference, source.namespace)
+    if isinstance(named, Service):
         to = Endpoint(dialled, port)
-        return Referred(service, candidates(mesh, service, source, to, is_waypoint=True, trace=trace))
-    if workload is None:
+        return Referred(named, candidates(mesh, named, source, to, is_waypoint=True, trace=trace))
+    if named is None:
         return Referred(None, ())
-    ip = dialled if dialled in workload.workload_ips else next(iter(workload.workload_ips), "")
-    if not ip and not workload.hostname:
+    ip = dialled if dialled in named.workload_ips else next(iter(named.workload_ips), "")
+    if not ip and not named.hostname:
         return Referred(None, ())
-    return Referred(None, (Candidate(workload, port, 0, ip),))
+    return Referred(None, (Candidate(named, port, 0, ip),))
 
 
 def locate(

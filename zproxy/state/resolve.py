@@ -2,7 +2,8 @@
 
 1. A port of the straw itself, on a workload or on the loopback: refused, it could only be a loop.
 2. The address belongs to a service, and not to a workload: if the service has a waypoint, HBONE to that, with
-   what the app dialled as its authority.
+   what the app dialled as its authority. A range holds no address of a workload, except where
+   `Compat.ZTUNNEL` asks for ztunnel's order.
 3. Otherwise an endpoint of the service is chosen: HBONE to podIP:15008, or plain TCP to podIP:port, as its
    protocol says. One on another network is reached through its gateway, by a tunnel inside a tunnel.
 4. The address belongs to a workload: if that has a waypoint, HBONE to the waypoint, unless it is the waypoint
@@ -21,10 +22,10 @@ from zproxy.model.route import Passthrough, Refuse, Role, Route, Upstream
 from zproxy.model.service import BalancerMode, GatewayAddress, Service
 from zproxy.model.settings import DEFAULT_SETTINGS, OutboundPolicy, Settings, WaypointPolicy
 from zproxy.model.workload import Protocol, Workload
-from zproxy.state.balance import REMEMBERED, candidates
+from zproxy.state.balance import candidates
 from zproxy.state.choose import RANDOM, Candidate, Chooser
-from zproxy.state.lookup import service_at
-from zproxy.state.reference import Located, identities, locate, refer
+from zproxy.state.lookup import dialled
+from zproxy.state.reference import Located, identities, is_meant, locate
 from zproxy.state.store import Mesh
 from zproxy.state.trace import Trace
 
@@ -42,7 +43,7 @@ def resolve(
     A snapshot remembers what it decided wherever nothing was to be chosen: that is most of all connections.
     """
     if trace is None:
-        known = mesh.memo.get((source.uid, to))
+        known = mesh.memo[source.uid, to]
         if known is not None and known[0] is source and known[1] is settings:
             route: Route = known[2]
             return route
@@ -72,14 +73,13 @@ class _Resolution:
 
     def route(self) -> Route:
         """Go through the procedure."""
-        to, network = self.to, self.source.network
-        workload = self.mesh.by_ip(to.ip, network)
+        to = self.to
+        service, workload = dialled(self.mesh, self.source, to.ip, self.settings.compat, self.trace)
         if to.port in ports.ILLEGAL and (workload is not None or _is_loopback(to.ip)):
             return self._refuse(
                 f"attempted recursive call to ourselves: {to} is a listener of the mesh proxy; "
                 "dial the port of the app itself"
             )
-        service = service_at(self.mesh, network, to.ip, self.source.namespace, self.trace)
         if service is not None:
             if workload is None:
                 references = self._waypoints_of(service)
@@ -93,10 +93,7 @@ class _Resolution:
         return route if workload.waypoint is not None else self._remembered(route)
 
     def _remembered(self, route: Route) -> Route:
-        memo = self.mesh.memo
-        if len(memo) >= REMEMBERED:
-            memo.clear()
-        memo[self.source.uid, self.to] = self.source, self.settings, route
+        self.mesh.memo.keep((self.source.uid, self.to), (self.source, self.settings, route))
         return route
 
     def _waypoints_of(self, service: Service) -> GatewayAddress | None:
@@ -216,11 +213,14 @@ class _Resolution:
         )
 
     def _comes_from(self, reference: GatewayAddress) -> bool:
-        """Tell whether the source is the waypoint that `reference` names: by identity and by address."""
+        """Tell whether the source is the waypoint that `reference` names, by identity and by address."""
         source = self.source
-        return any(
-            each.workload.identity == source.identity and each.ip in source.workload_ips
-            for each in refer(self.mesh, source, reference).candidates
+        known = self.mesh.by_uid(source.uid)
+        return (
+            known is not None
+            and is_meant(self.mesh, reference, known, source.namespace)
+            and known.identity == source.identity
+            and not set(known.workload_ips).isdisjoint(source.workload_ips)
         )
 
     def _unhealthy(self, service: Service) -> str:

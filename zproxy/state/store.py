@@ -15,9 +15,12 @@ from zproxy.model.policy import Authorization, PolicyScope
 from zproxy.model.service import NetworkAddress, NetworkCidr, Service
 from zproxy.model.workload import NetworkMode, Protocol, Workload
 from zproxy.state.index import Index
+from zproxy.state.memo import Memo
 
 Key = TypeVar("Key", bound=Hashable)
 Record = TypeVar("Record")
+REMEMBERED: Final = 4096
+"""Routes and lists of candidates in one generation of what a snapshot remembers."""
 _Range = tuple[str, bool]
 """A network and whether IPv6 is meant."""
 
@@ -84,9 +87,10 @@ class Mesh:
     """Prefix lengths that occur, longest first."""
     _by_scope: Index[str, Authorization]
     """Policies of a namespace, and under "" the global ones."""
-    memo: dict[Hashable, Any] = field(default_factory=dict)
-    """What pure functions found out about this snapshot, by function and arguments. Whoever adds to it bounds
-    it; any thread may."""
+    memo: Memo = field(default_factory=lambda: Memo(REMEMBERED))
+    """What pure functions found out about this snapshot, by arguments that clients choose."""
+    once: dict[str, Any] = field(default_factory=dict)
+    """Likewise about the snapshot as a whole, by name: a handful, which no client makes more."""
     policy_memo: dict[Hashable, Any] = field(default_factory=dict)
     """Likewise about its policies alone. All snapshots with the same policies share it, so that it also tells
     when they change."""

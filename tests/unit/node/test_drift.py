@@ -75,6 +75,7 @@ def test_a_healthy_pod_has_nothing_but_ok() -> None:
         "listener 15001",
         "listener 15006",
         "listener 15008",
+        "listener 15053",
         "listener slot",
         "loopback",
         "rule IPv4",
@@ -95,6 +96,7 @@ class Case:
 
 
 TWICE = Listening(10, 15008, 1, 999, 0, 1024)
+OTHERS = tuple(each for each in NETWORK.listening if each.port != 15008)
 FULL = NETWORK.listening[2]._replace(waiting=1025)
 CASES = {
     "entry with other addresses": Case(entry(ip4="10.0.0.9"), "pod entry", D, Repair.STEERING, "10.0.0.9"),
@@ -126,17 +128,17 @@ CASES = {
     ),
     "no counters": Case(steering(has_counters=False), "counters", M, Repair.STEERING, "zp_podstat"),
     "no listener": Case(
-        network(listening=NETWORK.listening[:2]), "listener 15008", M, Repair.LISTENERS, "nobody listens"
+        network(listening=OTHERS), "listener 15008", M, Repair.LISTENERS, "nobody listens"
     ),
     "a stranger's listener": Case(
-        network(listening=(*NETWORK.listening[:2], TWICE)),
+        network(listening=(*OTHERS, TWICE)),
         "listener 15008",
         M,
         Repair.LISTENERS,
         "somebody else",
     ),
     "nobody accepts": Case(
-        network(listening=(*NETWORK.listening[:2], FULL)), "listener 15008", D, None, "1025 connections wait"
+        network(listening=(*OTHERS, FULL)), "listener 15008", D, None, "1025 connections wait"
     ),
     "empty slot": Case(steering(listener=0), "listener slot", M, Repair.STEERING, "no socket"),
     "another socket in the slot": Case(steering(listener=1), "listener slot", D, Repair.STEERING, "1 is no"),

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.support.inline import InlineDriver
 from tests.support.local_config import yaml_of
 from tests.support.mesh import mesh, workload
 from tests.support.plane import CLIENT_IP, SERVER_IP, Plane
+from zproxy.errors import WorkerFailed
 from zproxy.model.conn import Direction
 from zproxy.model.policy import Action, Authorization, PolicyScope
 from zproxy.model.service import GatewayAddress, NetworkAddress
@@ -23,6 +25,7 @@ from zproxy.net.tasks import spawn
 from zproxy.node.reload import NAMED, CurrentMesh
 from zproxy.node.workers import PlacedStraw, PodWorker
 from zproxy.proxy.recheck import Recheck
+from zproxy.sources import file
 from zproxy.state.policy import authorize
 from zproxy.state.store import Mesh
 
@@ -230,3 +233,82 @@ def test_a_file_that_is_gone_changes_nothing(stage: Stage, caplog: pytest.LogCap
     asyncio.run(stage.mesh.reload(nobody, []))
     assert stage.mesh() is after is not before
     assert "cannot be read" in caplog.text
+
+
+def fail(_: Mesh) -> Recheck:
+    raise RuntimeError("a mistake")
+
+
+def test_a_pod_that_stumbles_keeps_no_other_from_the_new_mesh_and_is_told(
+    stage: Stage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane = stage.plane
+    plane.decide = partial(authorize, Compat.ZPROXY)
+    near, _ = plane.pair()
+    with monkeypatch.context() as patched:
+        patched.setattr(plane.client_straw, "on_mesh", fail)
+        stage.reload(yaml_of(CLIENT, SERVER, DENY))
+    with pytest.raises(ConnectionResetError):
+        plane.receive(near, 1)
+    assert stage.mesh.behind == {"demo/client": "RuntimeError: a mistake"}
+    assert "demo/client stumbled over the new mesh" in caplog.text
+
+
+def test_a_pod_that_stumbled_is_tried_again_even_if_the_file_says_the_same(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane = stage.plane
+    plane.decide = partial(authorize, Compat.ZPROXY)
+    near, _ = plane.pair()
+    with monkeypatch.context() as patched:
+        patched.setattr(plane.server_straw, "on_mesh", fail)
+        stage.reload(yaml_of(CLIENT, SERVER, DENY))
+    assert list(stage.mesh.behind) == ["demo/server"]
+    stage.reload(yaml_of(CLIENT, SERVER, DENY))
+    with pytest.raises(ConnectionResetError):
+        plane.receive(near, 1)
+    assert stage.mesh.behind == {}
+
+
+def test_a_worker_that_stumbles_keeps_no_other_from_the_new_mesh(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+
+    def worker(number: int) -> Any:
+        async def on_mesh(_: Any) -> None:
+            told.append(number)
+            if number == 0:
+                raise RuntimeError("a mistake")
+
+        return SimpleNamespace(number=number, on_mesh=on_mesh)
+
+    stage.path.write_text(yaml_of(CLIENT))
+    asyncio.run(stage.mesh.reload(nobody, [worker(0), worker(1)]))
+    assert told == [0, 1]
+    assert stage.mesh.behind == {"worker 0": "RuntimeError: a mistake"}
+
+
+def test_a_worker_that_is_lost_ends_the_daemon(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(_: Mesh) -> Recheck:
+        raise WorkerFailed("worker 0 hangs")
+
+    monkeypatch.setattr(stage.plane.client_straw, "on_mesh", lost)
+    with pytest.raises(WorkerFailed):
+        stage.reload(yaml_of(CLIENT))
+
+
+def test_a_reader_that_stumbles_changes_nothing_and_the_next_file_is_read(
+    stage: Stage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RecursionError("too deep")
+
+    before = stage.mesh()
+    with monkeypatch.context() as patched:
+        patched.setattr(file, "read", broken)
+        stage.reload(yaml_of(CLIENT))
+    assert stage.mesh() is before
+    assert "the mesh stays as it was" in caplog.text
+    stage.reload(yaml_of(CLIENT))
+    assert len(stage.mesh().workloads) == 1

@@ -28,6 +28,7 @@ from zproxy.node.pressure import Pressure
 from zproxy.node.views import Views
 from zproxy.node.workers import PlacedStraw, PodWorker
 from zproxy.observe.connections import Connections
+from zproxy.state.store import Mesh
 from zproxy.steering.kubelet import ProbeChoice
 
 CLIENT = "spiffe://cluster.local/ns/demo/sa/client"
@@ -43,6 +44,7 @@ class Stage:
         self.certificates = CertificateManager(LocalCa.open(directory, self.clock), self.clock)
         self.enrolled: dict[str, Any] = {}
         self.mesh = plane.mesh
+        self.behind: dict[str, str] = {}
         manager: Any = SimpleNamespace(
             node="node-a", pods=self.enrolled, rows=lambda: [{"pod": name} for name in self.enrolled]
         )
@@ -57,7 +59,8 @@ class Stage:
             attach_mode=Attach.BOTH,
             probes=ProbeChoice(ProbeMode.CGROUP, "it was given", Path("/sys/kubelet")),
         )
-        self.views = Views(self.workers, manager, self.certificates, lambda: self.mesh, Pressure(), steering)
+        current: Any = Now(self)
+        self.views = Views(self.workers, manager, self.certificates, current, Pressure(), steering)
 
     def _worker(self, number: int, plane: Plane, connections: Connections) -> PodWorker:
         unused: Any = None
@@ -66,6 +69,20 @@ class Stage:
     def enroll(self, name: str, worker: int = 0) -> None:
         straw = PlacedStraw(self.workers[worker], self._straws[name])
         self.enrolled[name] = SimpleNamespace(name=name, straw=straw)
+
+
+class Now:
+    """Stands for a CurrentMesh: whatever the stage has."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+
+    def __call__(self) -> Mesh:
+        return self._stage.mesh
+
+    @property
+    def behind(self) -> dict[str, str]:
+        return self._stage.behind
 
 
 def answer(command: Callable[[], Any]) -> Any:
@@ -125,6 +142,12 @@ def test_status_counts_what_was_and_what_is(plane: Plane, stage: Stage) -> None:
         5,
         5,
     )
+
+
+def test_who_stumbled_over_the_mesh_is_in_the_status(stage: Stage) -> None:
+    assert answer(stage.views.status)["mesh_behind"] == {}
+    stage.behind["demo/client"] = "RuntimeError: a mistake"
+    assert answer(stage.views.status)["mesh_behind"] == {"demo/client": "RuntimeError: a mistake"}
 
 
 def test_the_mesh_is_shown_as_it_is_at_that_moment(stage: Stage) -> None:

@@ -5,10 +5,14 @@ from dataclasses import replace
 import pytest
 
 from tests.support.mesh import behind, mesh, service, workload
+from zproxy.model.addr import Endpoint
 from zproxy.model.identity import SpiffeId
-from zproxy.model.service import GatewayAddress, NamespacedHostname, NetworkAddress
+from zproxy.model.service import GatewayAddress, NamespacedHostname, NetworkAddress, Visibility
 from zproxy.model.settings import DEFAULT_SETTINGS, Settings
+from zproxy.model.workload import Status
 from zproxy.proxy.labels import relays, service_of, source_of
+from zproxy.state.resolve import resolve
+from zproxy.state.store import REMEMBERED
 from zproxy.wire.headers import ConnectRequest, Headers
 from zproxy.wire.hpack_blocks import Field
 
@@ -75,6 +79,20 @@ def test_relays_are_found_by_every_kind_of_reference() -> None:
     web = replace(service("demo/web.test"), waypoint=reference)
     assert relays(mesh(by_name, pod, web, GATEWAY, FAR)) == {pod.uid, GATEWAY.uid}
     assert relays(mesh()) == frozenset()
+
+
+def test_relays_are_not_forgotten_because_a_client_dials_everything() -> None:
+    found = relays(MESH)
+    for port in range(1, 2 * REMEMBERED + 2):
+        resolve(MESH, CLIENT, Endpoint("10.0.0.2", port))
+    assert relays(MESH) is found
+
+
+def test_a_relay_that_is_unhealthy_is_one_all_the_same() -> None:
+    gate = service("demo/gate.test", ports={15009: 15009}, visibility=Visibility.NAMESPACE)
+    pod = behind(replace(GATEWAY, status=Status.UNHEALTHY), gate)
+    far = replace(FAR, network_gateway=GatewayAddress(NamespacedHostname("demo", "gate.test"), 15009))
+    assert relays(mesh(workload("another/first", "10.0.0.4"), gate, pod, far)) == {pod.uid}
 
 
 WEB, API = service("demo/web.test"), service("demo/api.test")

@@ -117,12 +117,22 @@ def test_an_unknown_endpoint_is_none_and_one_may_come_before_its_service() -> No
 
 @pytest.mark.parametrize(
     ("own", "port", "expected"),
-    [({80: 9090}, 80, 9090), ({}, 80, 8080), ({443: 8443}, 443, 8443), ({}, 443, None), ({}, 81, None)],
+    [
+        ({80: 9090}, 80, 9090),
+        ({}, 80, 8080),
+        ({443: 8443}, 443, 8443),
+        ({}, 443, None),
+        ({80: 0}, 80, 8080),
+        ({443: 0}, 443, None),
+        ({}, 81, None),
+    ],
     ids=[
         "the endpoint's word",
         "the service's",
         "left to the endpoint",
         "left to one that is silent",
+        "the service's, where the endpoint knows no number",
+        "left to one that knows no number",
         "none",
     ],
 )

@@ -11,7 +11,7 @@ from zproxy.model import ports
 from zproxy.model.addr import Endpoint
 from zproxy.model.service import GatewayAddress, NamespacedHostname, NetworkAddress, Service, WeightedWaypoint
 from zproxy.model.settings import Compat, Settings
-from zproxy.model.workload import ApplicationTunnel, AppProtocol, ServicePort, Workload
+from zproxy.model.workload import ApplicationTunnel, AppProtocol, ServicePort, Status, Workload
 from zproxy.state.inbound import Admit, Reject, admit
 from zproxy.state.trace import Trace
 
@@ -241,6 +241,13 @@ def test_waypoints(records: tuple[Record, ...], authority: str, expected: Admit 
         assert decision.status == expected
     else:
         assert decision == expected
+
+
+@pytest.mark.parametrize("authority", ["10.10.0.5:80", "10.10.0.4:80"])
+def test_a_waypoint_that_is_unhealthy_is_one_all_the_same(authority: str) -> None:
+    sick = replace(WAYPOINT, status=Status.UNHEALTHY)
+    known = mesh(WAYPOINT_SERVICE, sick, *guarded(BY_NAME))
+    assert isinstance(admit(known, sick, AT_WAYPOINT, authority), Admit)
 
 
 def test_a_waypoint_among_several_with_weights_is_one_too() -> None:

@@ -10,7 +10,14 @@ from tests.support.mesh import behind, mesh, service, workload
 from zproxy.model.addr import Endpoint
 from zproxy.model.policy import Authorization
 from zproxy.model.route import Passthrough, Refuse, Role, Upstream
-from zproxy.model.service import GatewayAddress, NamespacedHostname, NetworkAddress, Service, WeightedWaypoint
+from zproxy.model.service import (
+    GatewayAddress,
+    NamespacedHostname,
+    NetworkAddress,
+    NetworkCidr,
+    Service,
+    WeightedWaypoint,
+)
 from zproxy.model.settings import DEFAULT_SETTINGS, OutboundPolicy, Settings
 from zproxy.model.workload import Protocol, Status, Workload
 from zproxy.state.choose import RandomChooser
@@ -38,6 +45,9 @@ GATE = service("demo/gate.test", "10.96.0.9", ports={15008: 15008})
 ONE = behind(workload("demo/one", "10.0.0.5"), GATE)
 TWO = behind(workload("demo/two", "10.0.0.6"), GATE)
 BY_NAME = replace(WEB, waypoint=GatewayAddress(NamespacedHostname("demo", "gate.test")))
+SICK_ONE = replace(ONE, status=Status.UNHEALTHY)
+GUIDED_POD = replace(POD, waypoint=BY_NAME.waypoint)
+AROUND = replace(service("demo/around.test"), cidr_vips=(NetworkCidr("", "10.0.0.0", 8),))
 EDGE = workload("demo/edge", "10.0.0.7")
 BY_EDGE = GatewayAddress(NetworkAddress("", "10.0.0.7"), 15009)
 FAR = workload("demo/far", "10.0.0.8", network="far", network_gateway=BY_EDGE)
@@ -81,6 +91,7 @@ DISTANT = replace(NAMED, waypoint=GatewayAddress(NetworkAddress("far", "10.0.0.8
         ((BY_NAME, GATE, ONE, TWO), TO_WEB, (BY_NAME, GATE, replace(ONE, status=Status.UNHEALTHY), TWO), ""),
         ((BY_NAME, GATE, ONE), TO_WEB, (BY_NAME, GATE, replace(ONE, status=Status.UNHEALTHY)), ""),
         ((BY_NAME, GATE, ONE), TO_WEB, (BY_NAME, GATE, replace(ONE, services=()), TWO), "demo/two now"),
+        ((AROUND, GUIDED_POD, GATE, ONE), TO_POD, (AROUND, GUIDED_POD, GATE, SICK_ONE, TWO), ""),
         ((SHARED, WAYPOINT, SECOND), TO_WEB, (LEFT, WAYPOINT, SECOND), "the waypoint demo/second now"),
         ((WEB, POD), TO_WEB, (DISTANT, POD, FAR, EDGE), "a waypoint behind the gateway demo/edge now"),
         ((GUIDED, WAYPOINT), TO_WEB, (DISTANT, WAYPOINT, FAR, EDGE), "behind the gateway demo/edge now"),

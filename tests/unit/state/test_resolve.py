@@ -13,9 +13,8 @@ from zproxy.model.addr import Endpoint, canonical_ip
 from zproxy.model.route import Passthrough, Refuse, Upstream
 from zproxy.model.settings import OutboundPolicy, Settings
 from zproxy.model.workload import Protocol, Status, Workload
-from zproxy.state.balance import REMEMBERED
 from zproxy.state.resolve import resolve
-from zproxy.state.store import Change
+from zproxy.state.store import REMEMBERED, Change
 
 CLIENT = workload("demo/client", "10.244.1.5", "fd00:244:1::5", node="a")
 SERVER = workload("demo/server", "10.244.2.5", "fd00:244:2::5", node="b")
@@ -166,6 +165,17 @@ def test_a_route_without_a_choice_is_remembered_for_as_long_as_the_snapshot_live
 def test_what_is_remembered_is_bounded() -> None:
     here, there = workload("demo/here", "10.0.0.1"), workload("demo/there", "10.0.0.2")
     known = mesh(here, there)
-    for port in range(1, REMEMBERED + 100):
+    for port in range(1, 2 * REMEMBERED + 100):
         resolve(known, here, Endpoint("10.0.0.2", port))
     assert len(known.memo) <= REMEMBERED
+    assert len(known.memo.older) <= REMEMBERED
+
+
+def test_a_client_that_dials_everything_makes_nobody_else_s_route_be_forgotten() -> None:
+    here, scanner, there = (workload(f"demo/w{number}", f"10.0.0.{number}") for number in (1, 2, 3))
+    known, to = mesh(here, scanner, there), Endpoint("10.0.0.3", 80)
+    route = resolve(known, here, to)
+    for port in range(1, 3 * REMEMBERED):
+        resolve(known, scanner, Endpoint("10.0.0.3", port))
+        if port % 1000 == 0:
+            assert resolve(known, here, to) is route

@@ -7,14 +7,13 @@ from hypothesis import strategies as st
 
 from tests.oracle.meshes import World, destination, world
 from zproxy.model.addr import Endpoint
-from zproxy.model.identity import SpiffeId
 from zproxy.model.route import Passthrough, Refuse, Role, Route, Upstream
 from zproxy.model.service import BalancerMode
 from zproxy.model.settings import WaypointPolicy
-from zproxy.model.workload import Protocol, Workload
+from zproxy.model.workload import Protocol
 from zproxy.state.choose import RandomChooser
-from zproxy.state.lookup import service_at
-from zproxy.state.reference import refer
+from zproxy.state.lookup import dialled
+from zproxy.state.reference import is_meant
 from zproxy.state.resolve import resolve
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -29,12 +28,6 @@ def dials(seed: int) -> list[tuple[World, Endpoint, Route]]:
         to = destination(rng, made.mesh)
         found.append((made, to, resolve(made.mesh, made.source, to, made.settings, RandomChooser(rng))))
     return found
-
-
-def waypoints_of(made: World, workload: Workload) -> set[SpiffeId]:
-    assert workload.waypoint is not None
-    found = refer(made.mesh, made.source, workload.waypoint).candidates
-    return {each.workload.identity for each in found}
 
 
 @given(SEEDS)
@@ -65,12 +58,11 @@ def test_where_waypoints_must_be_traversed_none_is_gone_past(seed: int) -> None:
         if made.settings.waypoint_policy is not WaypointPolicy.MUST_TRAVERSE or isinstance(route, Refuse):
             continue
         source = made.source
-        workload = made.mesh.by_ip(to.ip, source.network)
-        service = service_at(made.mesh, source.network, to.ip, source.namespace)
+        service, workload = dialled(made.mesh, source, to.ip, made.settings.compat)
         if workload is None and service is not None and (service.waypoint or service.weighted_waypoints):
             assert isinstance(route, Upstream)
             assert route.role in (Role.WAYPOINT, Role.GATEWAY)
         if service is None and workload is not None and workload.waypoint is not None:
             assert isinstance(route, Upstream)
             if route.role is not Role.WAYPOINT:
-                assert source.identity in waypoints_of(made, workload)
+                assert is_meant(made.mesh, workload.waypoint, source, source.namespace)

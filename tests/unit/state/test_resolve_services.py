@@ -15,11 +15,12 @@ from zproxy.model.service import (
     LoadBalancer,
     NamespacedHostname,
     NetworkAddress,
+    NetworkCidr,
     Scope,
     Service,
     WeightedWaypoint,
 )
-from zproxy.model.settings import DEFAULT_SETTINGS, Settings, WaypointPolicy
+from zproxy.model.settings import DEFAULT_SETTINGS, Compat, Settings, WaypointPolicy
 from zproxy.model.workload import NetworkMode, Protocol, ServicePort, Status, Workload
 from zproxy.state.choose import RandomChooser
 from zproxy.state.resolve import resolve
@@ -229,6 +230,27 @@ def test_the_waypoint_itself_reaches_the_workload() -> None:
     assert upstream(known, "127.0.0.2:80", source=impostor).role is Role.WAYPOINT
 
 
+@pytest.mark.parametrize("policy", list(WaypointPolicy))
+def test_a_waypoint_that_is_unhealthy_reaches_its_workload_all_the_same(policy: WaypointPolicy) -> None:
+    gate = service("default/gate.test", "10.98.0.1", ports={15008: 15008})
+    sick = replace(behind(WAYPOINT, gate), status=Status.UNHEALTHY)
+    well = behind(workload("default/well", "127.0.0.12"), gate)
+    guided = replace(LOCAL, waypoint=GatewayAddress(NamespacedHostname("default", "gate.test")))
+    known, settings = mesh(gate, sick, well, guided), Settings(waypoint_policy=policy)
+    assert brief(routed(known, "127.0.0.2:80", settings, sick)) == (
+        "HBONE",
+        "127.0.0.2:80",
+        "127.0.0.2:15008",
+    )
+    assert brief(routed(known, "127.0.0.2:80", settings)) == ("HBONE", "127.0.0.2:80", "127.0.0.12:15008")
+
+
+def test_a_workload_with_a_waypoint_s_name_but_another_identity_is_none() -> None:
+    guided = replace(LOCAL, waypoint=BY_ADDRESS)
+    known = mesh(replace(WAYPOINT, service_account="new"), guided)
+    assert brief(routed(known, "127.0.0.2:80", source=WAYPOINT))[2] == "127.0.0.11:15008"
+
+
 def test_traffic_to_a_service_does_not_take_its_workloads_waypoint() -> None:
     known = mesh(SERVICE, behind(replace(LOCAL, waypoint=BY_ADDRESS), SERVICE), WAYPOINT)
     assert upstream(known, TO_SERVICE).role is Role.DESTINATION
@@ -320,3 +342,42 @@ def test_a_trace_changes_nothing_and_ends_with_the_route(
     route = resolve(known, SOURCE, where, chooser=RandomChooser(random.Random(1)), trace=trace)
     assert brief(route) == expected
     assert [step.subject for step in trace.steps if step.subject in {"route", "identity"}]
+
+
+RANGE = replace(service("default/range.test"), cidr_vips=(NetworkCidr("", "127.0.0.0", 29),))
+IN_RANGE = behind(workload("default/behind", "10.0.0.1"), RANGE)
+
+
+@pytest.mark.parametrize(
+    ("to", "compat", "expected"),
+    [
+        ("127.0.0.2:80", Compat.ZPROXY, ("HBONE", "127.0.0.2:80", "127.0.0.2:15008")),
+        ("127.0.0.2:80", Compat.ZTUNNEL, ("HBONE", "10.0.0.1:8080", "10.0.0.1:15008")),
+        ("127.0.0.7:80", Compat.ZPROXY, ("HBONE", "10.0.0.1:8080", "10.0.0.1:15008")),
+        ("127.0.0.7:80", Compat.ZTUNNEL, ("HBONE", "10.0.0.1:8080", "10.0.0.1:15008")),
+    ],
+    ids=[
+        "a pod in the range",
+        "a pod in the range, ztunnel's order",
+        "nobody's",
+        "nobody's, ztunnel's order",
+    ],
+)
+def test_a_range_does_not_take_over_what_pods_say_to_each_other(
+    to: str, compat: Compat, expected: tuple[str, ...]
+) -> None:
+    known = mesh(SOURCE, LOCAL, RANGE, IN_RANGE)
+    assert brief(routed(known, to, Settings(compat=compat))) == expected
+
+
+@pytest.mark.parametrize("compat", list(Compat))
+def test_an_address_of_a_service_is_its_own_even_where_a_pod_has_it(compat: Compat) -> None:
+    of = service("default/same.test", "127.0.0.2")
+    known = mesh(SOURCE, LOCAL, of, behind(workload("default/behind", "10.0.0.1"), of))
+    expected = ("HBONE", "10.0.0.1:8080", "10.0.0.1:15008")
+    assert brief(routed(known, "127.0.0.2:80", Settings(compat=compat))) == expected
+
+
+def test_the_waypoint_of_a_pod_is_traversed_where_a_range_covers_the_pod() -> None:
+    known = mesh(SOURCE, WAYPOINT, replace(LOCAL, waypoint=BY_ADDRESS), RANGE, IN_RANGE)
+    assert brief(routed(known, "127.0.0.2:80")) == ("HBONE", "127.0.0.2:80", "127.0.0.11:15008")
