@@ -14,17 +14,25 @@ from tests.support import documents
 from tests.support.daemons import Daemons
 from zproxy.model.pod import DEFAULT_OPTIONS
 from zproxy.model.settings import DEFAULT_SETTINGS
+from zproxy.model.workload import Workload
 from zproxy.node import client
 from zproxy.node.why import Why
 from zproxy.sources import file
+from zproxy.state.names import Asker
 from zproxy.state.policy import authorize
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "why.md"
 SOURCE = "shop/cart-1"
 
 
-class NoTunnels:
+class NewStraw:
     """The straw of a pod that has dialled nobody yet."""
+
+    def __init__(self, workload: Workload) -> None:
+        self._workload = workload
+
+    async def asker(self) -> Asker:
+        return Asker(self._workload)
 
     async def tunnels(self, view: object) -> list[object]:
         return []
@@ -40,8 +48,10 @@ def test_the_mesh_that_is_shown_gives_the_answer_that_is_shown(
     path = tmp_path / "mesh.yaml"
     path.write_text(shown["mesh"])
     mesh = file.load(path)
+    workload = mesh.by_pod(SOURCE)
+    assert workload is not None
     pod: Any = SimpleNamespace(
-        name=SOURCE, workload=mesh.by_pod(SOURCE), options=DEFAULT_OPTIONS, straw=NoTunnels()
+        name=SOURCE, workload=workload, options=DEFAULT_OPTIONS, straw=NewStraw(workload)
     )
     manager: Any = SimpleNamespace(node="node-b", pods={SOURCE: pod})
     why = Why([], manager, lambda: mesh, DEFAULT_SETTINGS, partial(authorize, DEFAULT_SETTINGS.compat))

@@ -88,7 +88,8 @@ def test_what_the_mesh_answers(bench: DnsBench, name: str, kind: str, expected: 
         assert reply.flags & dns.flags.AA
         assert reply.flags & dns.flags.RA
         assert all(rrset.ttl == 30 for rrset in reply.answer)
-    assert bench.counts.requests == {(kind, protocol, "unknown", "unknown"): 1 for protocol in ("udp", "tcp")}
+    of = kind.lower()
+    assert bench.counts.requests == {(of, protocol, "unknown", "unknown"): 1 for protocol in ("udp", "tcp")}
     assert not bench.counts.upstream_requests
 
 

@@ -127,9 +127,7 @@ CASES = {
         steering(strays=("tcx_ingress-eth9",)), "other links", D, Repair.STEERING, "tcx_ingress-eth9"
     ),
     "no counters": Case(steering(has_counters=False), "counters", M, Repair.STEERING, "zp_podstat"),
-    "no listener": Case(
-        network(listening=OTHERS), "listener 15008", M, Repair.LISTENERS, "nobody listens"
-    ),
+    "no listener": Case(network(listening=OTHERS), "listener 15008", M, Repair.LISTENERS, "nobody listens"),
     "a stranger's listener": Case(
         network(listening=(*OTHERS, TWICE)),
         "listener 15008",
