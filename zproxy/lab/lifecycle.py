@@ -239,4 +239,4 @@ def _describe(lab: Lab, say: Say) -> None:
         say(f"{site.pod}: {site.ip4} {site.ip6} on {node.name} {node.ip4}, namespace {site.netns}")
     say(f"{SERVICE.hostname}: {' '.join(SERVICE.vips)}, before {lab.layout.pods[1].pod}")
     say(f"DNS: {CLUSTER_DNS}, as in the pods' resolv.conf, and {OTHER_DNS}; they know www.example.com")
-    say(f"try: zproxy lab exec demo/client -- curl -s http://{SERVICE.vips[0]}:{APP_PORTS[0]}/get")
+    say(f"try: zproxy lab exec demo/client -- curl -s http://{SERVICE.name}:{APP_PORTS[0]}/get")

@@ -25,7 +25,7 @@ class ResolvConf(NamedTuple):
 class PodOptions(NamedTuple):
     """The defaults are the safe ones, and what ztunnel does where it knows the choice."""
 
-    dns: bool = False
+    dns: bool = True
     """Whether the pod's DNS goes to port 15053 of its straw."""
     udp: UdpPolicy = UdpPolicy.AUDIT
     fail_open: bool = False
@@ -39,7 +39,7 @@ class PodOptions(NamedTuple):
     def of_json(cls, value: dict[str, bool | str]) -> "PodOptions":
         """Return what `as_json` made; what is missing is default. Raise ValueError for what it cannot be."""
         dns, udp, fail_open = (
-            value.get("dns", False),
+            value.get("dns", True),
             value.get("udp", "audit"),
             value.get("fail_open", False),
         )
