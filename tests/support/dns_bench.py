@@ -17,6 +17,7 @@ from zproxy.dns.server import DnsServer
 from zproxy.dns.upstream import framed, taken
 from zproxy.model.addr import Endpoint
 from zproxy.model.settings import DEFAULT_SETTINGS
+from zproxy.model.workload import Workload
 from zproxy.net.listener import Listener
 from zproxy.observe.dns import DnsCounts
 from zproxy.state.store import Mesh
@@ -34,6 +35,7 @@ class DnsBench(Bench):
         limits: Limits = Limits(),  # noqa: B008 - immutable
         deadlines: Deadlines = Deadlines(),  # noqa: B008 - immutable
         preferred: str = "",
+        client: Workload = CLIENT,
     ) -> None:
         super().__init__(limits, deadlines)
         self.mesh = names_mesh() if mesh is None else mesh
@@ -46,7 +48,7 @@ class DnsBench(Bench):
         self.server = DnsServer(
             worker=self.worker,
             sockets=self.sockets,  # type: ignore[arg-type] # stands in for the real one
-            workload=lambda: CLIENT,
+            workload=lambda: client,
             mesh=lambda: self.mesh,
             settings=DEFAULT_SETTINGS._replace(preferred_service_namespace=preferred),
             find_resolver=lambda alias: self.resolver,

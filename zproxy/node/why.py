@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from zproxy.errors import ConfigError
+from zproxy.model import ports
 from zproxy.model.addr import Endpoint
 from zproxy.model.route import Refuse, Upstream
 from zproxy.model.settings import Settings
@@ -125,10 +126,14 @@ def _of_name(answer: Answer, pod: Pod, mesh: Mesh, asker: Asker, asked: Asked) -
         )
     steering = answer.section("steering")
     if not pod.options.dns:
-        steering.note("steering", "not steered", f"{pod.name} was enrolled without --dns")
-        sentence = f"a query of {pod.name} for {asked.host} goes to its own resolver: it has no --dns"
+        steering.note("steering", "not steered", f"{pod.name} was enrolled with --no-dns")
+        sentence = (
+            f"a query of {pod.name} for {asked.host} goes to its own resolver: it was enrolled with --no-dns"
+        )
         return answer.ending(sentence, is_allowed=True)
-    steering.note("steering", Steered.DNS.value, f"{pod.name} has --dns")
+    steering.note(
+        "steering", Steered.DNS.value, f"the DNS of {pod.name} goes to port {ports.DNS} of its straw"
+    )
     found = meaning(mesh, asker, asked, answer.section("name"))
     said = (
         f"is answered by the mesh: {', '.join(found.ips)}"

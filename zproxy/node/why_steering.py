@@ -38,7 +38,7 @@ def steer_tcp(pod: Workload, options: PodOptions, to: Endpoint, trace: Trace) ->
         trace.note("steering", "not steered", exempt)
         return Steering(Steered.PAST, exempt)
     if to.port == DNS_PORT and options.dns:
-        trace.note("steering", "steered", f"DNS goes to port {ports.DNS} of the straw, the pod has --dns")
+        trace.note("steering", "steered", f"DNS goes to port {ports.DNS} of the straw")
         return Steering(Steered.DNS, "its DNS is steered to the straw")
     trace.note("steering", "steered", f"to port {ports.OUTBOUND} of the pod's straw")
     return Steering(Steered.PROXY, "its TCP is steered to the straw")

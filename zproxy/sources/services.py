@@ -105,7 +105,7 @@ def read_endpoints(node: Node, here: Place, key: str) -> Iterator[Endpoint]:
         yield Endpoint(
             uid,
             tuple(
-                ServicePort(key, decimal(port, *PORTS, at), number_of(target, 0, PORTS[1], at))
+                ServicePort(key, decimal(port, *PORTS, at), number_of(target, *PORTS, at))
                 for port, target, at in ports
             ),
             inner.choice("status", STATUSES, None),

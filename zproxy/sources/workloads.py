@@ -115,7 +115,7 @@ def _listed(fields: Fields) -> Iterator[str]:
 
 def _ports(service: str, node: Node, place: Place) -> list[ServicePort]:
     return [
-        ServicePort(service, decimal(port, *PORTS, at), number_of(target, 0, PORTS[1], at))
+        ServicePort(service, decimal(port, *PORTS, at), number_of(target, *PORTS, at))
         for port, target, at in entries_of(node, place)
     ]
 

@@ -5,8 +5,8 @@ import pytest
 from zproxy.model.pod import DEFAULT_OPTIONS, PodOptions, UdpPolicy
 
 
-def test_nothing_is_captured_or_let_through_unless_it_was_asked_for() -> None:
-    assert PodOptions(dns=False, udp=UdpPolicy.AUDIT, fail_open=False) == DEFAULT_OPTIONS
+def test_dns_is_captured_and_nothing_let_through_unless_it_was_asked_for() -> None:
+    assert PodOptions(dns=True, udp=UdpPolicy.AUDIT, fail_open=False) == DEFAULT_OPTIONS
 
 
 def test_options_survive_a_record() -> None:

@@ -135,7 +135,8 @@ def test_udp_is_steering_s_alone(stage: Stage) -> None:
 
 
 def test_names_are_answered_for_pods_with_dns(stage: Stage) -> None:
-    assert "goes to its own resolver: it has no --dns" in stage.ask("web", "dns")["sentence"]
+    stage.pod.options = PodOptions(dns=False)
+    assert "goes to its own resolver: it was enrolled with --no-dns" in stage.ask("web", "dns")["sentence"]
     stage.pod.options = PodOptions(dns=True)
     assert stage.ask("web", "dns")["sentence"] == (
         "a query of demo/client for web is answered by the mesh: 10.96.0.1"

@@ -10,14 +10,15 @@ from zproxy.state.trace import Trace
 
 POD = workload("demo/pod", "10.0.0.2", "fd00::2")
 DNS = PodOptions(dns=True)
-BLOCK = PodOptions(udp=UdpPolicy.BLOCK)
+NO_DNS = PodOptions(dns=False)
+BLOCK = PodOptions(dns=False, udp=UdpPolicy.BLOCK)
 
 
 @pytest.mark.parametrize(
     ("ip", "port", "options", "steered", "why"),
     [
         ("10.0.0.3", 80, DEFAULT_OPTIONS, Steered.PROXY, "its TCP is steered to the straw"),
-        ("10.0.0.3", 53, DEFAULT_OPTIONS, Steered.PROXY, "its TCP is steered to the straw"),
+        ("10.0.0.3", 53, NO_DNS, Steered.PROXY, "its TCP is steered to the straw"),
         ("10.0.0.3", 53, DNS, Steered.DNS, "its DNS is steered to the straw"),
         ("127.8.0.1", 80, DEFAULT_OPTIONS, Steered.PAST, "127.8.0.1 is loopback, which is never steered"),
         ("::1", 53, DNS, Steered.PAST, "::1 is loopback"),

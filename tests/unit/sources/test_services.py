@@ -106,7 +106,7 @@ def test_endpoints_of_a_config_dump_are_read() -> None:
     ("entry", "says"),
     [
         ("{workloadUid: b}", "endpoints.a.workloadUid: is another workload than the entry's, a"),
-        ("{port: {80: 70000}}", "endpoints.a.port[80]: '70000' is not a whole number from 0 to 65535"),
+        ("{port: {80: 0}}", "endpoints.a.port[80]: '0' is not a whole number from 1 to 65535"),
         ("{status: Sick}", "endpoints.a.status: 'Sick' is not one of Healthy, Unhealthy"),
         ("{uid: a}", "endpoints.a.uid: unknown key"),
         ("[]", "endpoints.a: a list is not a mapping"),

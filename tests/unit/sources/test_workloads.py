@@ -260,7 +260,7 @@ BAD = [
     (MINIMAL + "services: {a/b: 80}", "4: workloads[0].services[a/b]: '80' is not a mapping"),
     (
         MINIMAL + "services:\n  a/b: {80: http}",
-        "5: workloads[0].services[a/b][80]: 'http' is not a whole number from 0 to",
+        "5: workloads[0].services[a/b][80]: 'http' is not a whole number from 1 to",
     ),
     (
         MINIMAL + "services: {a/b: {http: 80}}",
@@ -271,8 +271,8 @@ BAD = [
         "4: workloads[0].services[a/b][0]: '0' is not a whole number from 1 to 65535",
     ),
     (
-        MINIMAL + "services: {a/b: {80: 70000}}",
-        "4: workloads[0].services[a/b][80]: '70000' is not a whole number from 0 to 65535",
+        MINIMAL + "services: {a/b: {80: 0}}",
+        "4: workloads[0].services[a/b][80]: '0' is not a whole number from 1 to 65535",
     ),
     (
         MINIMAL + "services: {a/b: {80: 65536}}",
@@ -284,7 +284,7 @@ BAD = [
     ),
     (
         MINIMAL + "services: {a/b: {80: '80'}}",
-        "4: workloads[0].services[a/b][80]: '80' is not a number; write one from 0",
+        "4: workloads[0].services[a/b][80]: '80' is not a number; write one from 1",
     ),
     (
         MINIMAL + "services: {a/b: {80: 1, 80: 2}}",
