@@ -51,6 +51,15 @@ class Standing(NamedTuple):
     """For how much longer it is left out; 0 when it is not."""
 
 
+class Known(NamedTuple):
+    """An endpoint, or a port of one, that has connections or failed."""
+
+    uid: str
+    port: int
+    """WHOLE for all of it."""
+    standing: Standing
+
+
 class _Trouble:
     """An endpoint that could not be reached lately."""
 
@@ -154,6 +163,11 @@ class Balancer:
         if trouble is None:
             return Standing(self._open.get(uid, 0), 0, 0.0)
         return Standing(self._open.get(uid, 0), trouble.failures, max(0.0, trouble.until - now))
+
+    def known(self, now: float) -> list[Known]:
+        """Return all that have connections or failed since they last succeeded; each by itself."""
+        keys = dict.fromkeys((*((uid, WHOLE) for uid in self._open), *self._troubled))
+        return [Known(uid, port, self.standing(uid, now, port)) for uid, port in keys]
 
     def pick(
         self, service: Service, candidates: Sequence[Candidate], source_ip: str, now: float

@@ -18,7 +18,16 @@ from zproxy.model.service import (
     WeightedWaypoint,
 )
 from zproxy.model.settings import Balancing, Settings
-from zproxy.proxy.balancer import EJECTION_S, FAILURES, LONGEST_EJECTION_S, TROUBLED, Balancer, Standing
+from zproxy.proxy.balancer import (
+    EJECTION_S,
+    FAILURES,
+    LONGEST_EJECTION_S,
+    TROUBLED,
+    WHOLE,
+    Balancer,
+    Known,
+    Standing,
+)
 from zproxy.state.choose import Candidate
 from zproxy.state.crowd import Crowd
 
@@ -246,6 +255,22 @@ def test_waypoints_are_drawn_by_weight() -> None:
     choice = balancer().choice("10.1.1.1", 0)
     counted = Counter(choice.waypoint(WEB, waypoints).weight for _ in range(DRAWN))
     assert 0.22 < counted[1] / DRAWN < 0.28
+
+
+def test_what_is_known_are_connections_and_failures_each_by_itself() -> None:
+    by = balancer()
+    assert by.known(0) == []
+    by.took("w0")
+    by.took("w1")
+    by.failed("w1", 1.0, 80)
+    assert by.known(1.0) == [
+        Known("w0", WHOLE, Standing(1, 0, 0.0)),
+        Known("w1", WHOLE, Standing(1, 0, 0.0)),
+        Known("w1", 80, Standing(1, 1, 0.0)),
+    ]
+    by.released("w0")
+    by.succeeded("w1", 80)
+    assert [each.uid for each in by.known(2.0)] == ["w1"]
 
 
 class Watched:
