@@ -23,6 +23,7 @@ NOUNS: Final = {
     "workloads": "List the workloads of the mesh.",
     "services": "List the services of the mesh.",
     "policies": "List the policies of the mesh.",
+    "endpoints": "List endpoints, as the balancer sees them.",
     "certs": "List certificates and their ends.",
     "connections": "List connections, open and ended.",
     "why": "Explain what becomes of a connection.",

@@ -341,6 +341,9 @@ def test_lookups_find_something_in_every_mesh_and_are_judged_by_their_growth() -
 def test_a_change_is_measured_against_its_target_and_memory_by_record() -> None:
     changes = list(state.changes(20, 1))
     assert [fact.limit for fact in changes] == [state.UPDATE_MS] * 4 + [None]
+    choices = list(state.crowd(300, 1))
+    assert [fact.limit for fact in choices] == [state.CHOICE_MS] * 2
+    assert all(fact.value > 0 for fact in choices)
     assert len(read := list(state.reading(20, 1))) == 8
     assert min(fact.value for fact in read) > 0
     kept = {fact.name: fact.value for fact in state.memory(20)}

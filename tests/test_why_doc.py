@@ -37,8 +37,8 @@ class NewStraw:
     async def tunnels(self, view: object) -> list[object]:
         return []
 
-    async def standings(self, uids: list[str]) -> list[object]:
-        return [SimpleNamespace(open=0, failures=0, ejected_s=0.0) for _ in uids]
+    async def standings(self, of: list[tuple[str, int]]) -> list[object]:
+        return [SimpleNamespace(open=0, failures=0, ejected_s=0.0) for _ in of]
 
 
 def test_the_mesh_that_is_shown_gives_the_answer_that_is_shown(

@@ -23,8 +23,10 @@ from tests.bench.facts import Fact
 from tests.bench.state_mesh import records
 from tests.support.local_config import yaml_of
 from zproxy.model.addr import Endpoint
+from zproxy.model.route import Route, Upstream
 from zproxy.model.settings import Compat
 from zproxy.model.workload import Status
+from zproxy.proxy.balancer import Balancer
 from zproxy.sources import file
 from zproxy.sources.pace import considerate
 from zproxy.state.balance import candidates
@@ -37,6 +39,7 @@ SIZES: Final = (100, 1_000, 10_000)
 FLAT: Final = 2.0
 """How many times dearer a lookup may be in the largest mesh; what no cache of the core holds takes longer."""
 UPDATE_MS: Final = 10.0
+CHOICE_MS: Final = 1.0
 _LOOKUPS: Final = 1_000
 
 
@@ -79,6 +82,35 @@ def changes(size: int, rounds: int) -> Iterator[Fact]:
     again = records(size)
     differ = _micros((lambda: Change.to(again, mesh),), rounds) / 1e3
     yield Fact("find that a file read again has the same records", differ, "ms")
+
+
+def crowd(size: int, rounds: int) -> Iterator[Fact]:
+    """Yield what it costs to choose one of `size` endpoints of a service, after each change of the mesh."""
+    made = records(size)
+    popular, to = made.services[0], Endpoint(state_mesh.vip(0), 80)
+    pods = [replace(each, services=(popular.key,), service_ports=()) for each in made.workloads]
+    mesh, balancer = Mesh.of(pods, [popular]), Balancer()
+
+    def dial(number: int) -> None:
+        source = pods[number]
+        chooser = balancer.choice(source.workload_ips[0], 0.0)
+        balancer.took(_chosen(resolve(mesh, source, to, chooser=chooser)))
+
+    firsts, others = [], []
+    for number in range(rounds):
+        status = Status.UNHEALTHY if number % 2 else Status.HEALTHY
+        mesh = mesh.changed(Change((replace(pods[-1], status=status),)))
+        balancer.on_mesh(mesh)
+        firsts.append(_micros((partial(dial, 0),), 1))
+        others.append(_micros([partial(dial, each) for each in range(min(_LOOKUPS, size))], 1))
+    among = f"choice among {size:,} endpoints"
+    yield Fact(f"{among}, the first after a change", min(firsts) / 1e3, "ms", CHOICE_MS)
+    yield Fact(f"{among}, any other, by any client", min(others) / 1e3, "ms", CHOICE_MS)
+
+
+def _chosen(route: Route) -> str:
+    assert isinstance(route, Upstream)
+    return route.workload.uid
 
 
 def reading(size: int, rounds: int) -> Iterator[Fact]:
@@ -188,8 +220,9 @@ def _calls(mesh: Mesh, keys: list[int]) -> Iterator[tuple[str, list[Callable[[],
 
 
 def _anew(mesh: Mesh, call: Callable[[], object]) -> object:
-    mesh.memo.clear()
-    mesh.memo.older.clear()
+    for memo in (mesh.memo, mesh.service_memo):
+        memo.clear()
+        memo.older.clear()
     return call()
 
 
@@ -228,6 +261,7 @@ def main() -> int:
     largest = options.sizes[-1]
     figures = [
         *changes(largest, options.rounds),
+        *crowd(largest, options.rounds),
         *reading(largest, options.rounds),
         *memory(largest),
     ]

@@ -43,7 +43,7 @@ def _applies(policy: Authorization, workload: Workload) -> bool:
         return True
     if policy.scope is PolicyScope.WORKLOAD_SELECTOR:
         return False
-    return policy.scope is PolicyScope.GLOBAL or policy.namespace == workload.namespace
+    return policy.scope is PolicyScope.GLOBAL or policy.namespace in {"", workload.namespace}
 
 
 class _Facts(NamedTuple):

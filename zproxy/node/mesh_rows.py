@@ -1,6 +1,6 @@
 """The mesh as rows of a listing. Pure; keys are stable, since scripts read them with `-o json`."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from zproxy.model.policy import Authorization, Match, PolicyScope, Rule
@@ -12,6 +12,7 @@ from zproxy.model.service import (
     SessionAffinity,
 )
 from zproxy.model.workload import Status, Workload
+from zproxy.proxy.balancer import Known
 from zproxy.state.reference import leads_to
 from zproxy.state.store import Mesh
 
@@ -38,6 +39,31 @@ def policy_rows(mesh: Mesh) -> list[dict[str, Any]]:
             selected[policy] = selected.get(policy, 0) + 1
     known = sorted(mesh.policies, key=lambda each: each.key)
     return [_policy(each, selected.get(each.key, 0)) for each in known]
+
+
+def endpoint_rows(mesh: Mesh, known: Mapping[int, Iterable[Known]]) -> list[dict[str, Any]]:
+    """Return a row per worker and endpoint, or port of one, that it knows; first who is left out."""
+    rows = [
+        _endpoint(worker, workload, each)
+        for worker, found in known.items()
+        for each in found
+        if (workload := mesh.by_uid(each.uid)) is not None
+    ]
+    return sorted(rows, key=lambda row: (-row["ejected_s"], row["endpoint"], row["port"] or 0, row["worker"]))
+
+
+def _endpoint(worker: int, workload: Workload, known: Known) -> dict[str, Any]:
+    standing = known.standing
+    return {
+        "endpoint": workload.pod,
+        "services": list(workload.services),
+        "port": known.port or None,
+        "connections": standing.open,
+        "failures": standing.failures,
+        "ejected_s": round(standing.ejected_s, 1),
+        "worker": worker,
+        "uid": known.uid,
+    }
 
 
 def _workload(mesh: Mesh, item: Workload) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from zproxy import __version__
 from zproxy.identity.manager import CertificateManager
 from zproxy.node.control import Command
 from zproxy.node.manager import Manager
-from zproxy.node.mesh_rows import policy_rows, service_rows, workload_rows
+from zproxy.node.mesh_rows import endpoint_rows, policy_rows, service_rows, workload_rows
 from zproxy.node.pressure import Pressure
 from zproxy.node.reload import CurrentMesh
 from zproxy.node.workers import PodWorker
@@ -48,6 +48,7 @@ class Views:
             "workloads": self.workloads,
             "services": self.services,
             "policies": self.policies,
+            "endpoints": self.endpoints,
             "certs": self.certs,
             "connections": self.connections,
             "tunnels": self.tunnels,
@@ -95,6 +96,13 @@ class Views:
     def policies(self) -> list[dict[str, Any]]:
         """Return a row per authorization policy that the mesh knows."""
         return policy_rows(self._mesh())
+
+    async def endpoints(self) -> list[dict[str, Any]]:
+        """Return a row per endpoint of which a worker's balancer knows something."""
+        straws = {pod.straw.worker.number: pod.straw for pod in self._manager.pods.values()}
+        found = await asyncio.gather(*(straw.known() for straw in straws.values()))
+        mesh = self._mesh()
+        return endpoint_rows(mesh, dict(zip(straws, found, strict=True)))
 
     def certs(self) -> list[dict[str, Any]]:
         """Return a row per certificate of this node's pods, and their roots."""

@@ -188,7 +188,7 @@ async def _live(trace: Trace, pod: Pod, route: Upstream, found: Sequence[Way]) -
             trace.note("tunnel", "none", f"one to {route.hostname or route.address} will be dialled")
     routes = [way.route for way in found[:_STANDINGS]]
     several = [each for each in routes if isinstance(each, Upstream) and each.is_choice]
-    standings = await pod.straw.standings([each.chosen for each in several])
+    standings = await pod.straw.standings([(each.chosen, each.target_port) for each in several])
     for each, standing in zip(several, standings, strict=True):
         if standing.open or standing.failures:
             out = f", left out for {standing.ejected_s:.0f} s" if standing.ejected_s else ""

@@ -17,7 +17,7 @@ from zproxy.net.drivers import Driver
 from zproxy.net.netns import Netns
 from zproxy.observe.connections import Connection, Connections
 from zproxy.observe.metrics import Family, families
-from zproxy.proxy.balancer import Standing
+from zproxy.proxy.balancer import Known, Standing
 from zproxy.proxy.straw import Straw, TunnelView
 from zproxy.state.names import Asker
 from zproxy.state.store import Mesh
@@ -123,12 +123,21 @@ class PlacedStraw:
 
         return await self.worker.call(look)
 
-    async def standings(self, uids: Sequence[str]) -> list[Standing]:
-        """Return what the pod's balancer knows about endpoints."""
+    async def standings(self, of: Sequence[tuple[str, int]]) -> list[Standing]:
+        """Return what the pod's balancer knows about endpoints, uid and port: of all ports or of that one."""
 
         def look() -> list[Standing]:
             balancer, now = self._straw.pod.balancer, self._straw.pod.worker.poller.clock()
-            return [balancer.standing(uid, now) for uid in uids]
+            both = ((balancer.standing(uid, now), balancer.standing(uid, now, port)) for uid, port in of)
+            return [max(each, key=lambda standing: (standing.ejected_s, standing.failures)) for each in both]
+
+        return await self.worker.call(look)
+
+    async def known(self) -> list[Known]:
+        """Return all that the pod's balancer knows, which is that of the worker."""
+
+        def look() -> list[Known]:
+            return self._straw.pod.balancer.known(self._straw.pod.worker.poller.clock())
 
         return await self.worker.call(look)
 

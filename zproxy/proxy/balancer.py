@@ -6,16 +6,16 @@ asked of the network: what is known about an endpoint is what connections came t
 
 import math
 import random
-from bisect import bisect
 from collections.abc import Callable, Collection, Sequence
 from hashlib import blake2b
-from itertools import accumulate
 from typing import Final, NamedTuple
 
 from zproxy.model.service import Service, SessionAffinity, WeightedWaypoint
 from zproxy.model.settings import DEFAULT_SETTINGS, Balancing, Settings
 from zproxy.observe.balancing import BalancingCounts
+from zproxy.proxy.field import Field
 from zproxy.state.choose import Candidate, RandomChooser
+from zproxy.state.crowd import Crowd
 from zproxy.state.store import Mesh
 
 FAILURES: Final = 3
@@ -32,6 +32,8 @@ CLIENTS: Final = 4096
 
 WHOLE: Final = 0
 """Stands for all ports of an endpoint: nothing of it could be reached."""
+SIGHTS: Final = 32
+"""Attempts to find somebody of a crowd who is neither ejected nor was tried in vain."""
 DRAWS: Final = 3
 """Attempts to draw somebody else to compare with."""
 
@@ -49,6 +51,15 @@ class Standing(NamedTuple):
     """For how much longer it is left out; 0 when it is not."""
 
 
+class Known(NamedTuple):
+    """An endpoint, or a port of one, that has connections or failed."""
+
+    uid: str
+    port: int
+    """WHOLE for all of it."""
+    standing: Standing
+
+
 class _Trouble:
     """An endpoint that could not be reached lately."""
 
@@ -60,40 +71,6 @@ class _Trouble:
         self.ejections = 0
         self.until = 0.0
         """When it may be tried again; 0 when it was not ejected since the last success."""
-
-
-class _Field:
-    """A list of candidates, prepared for drawing; valid while nobody is ejected or comes back."""
-
-    __slots__ = ("by_client", "candidates", "cumulative", "epoch", "total", "until", "usable")
-
-    def __init__(self, candidates: Sequence[Candidate], epoch: int) -> None:
-        self.candidates = candidates
-        """What it was made for; held, so that its id is nobody else's."""
-        self.epoch = epoch
-        self.usable = candidates
-        self.until = math.inf
-        self.cumulative: list[int] | None = None
-        """Of the weights; None where all are equal."""
-        self.total = 0
-        self.by_client: dict[str, Candidate] = {}
-
-    def weigh(self) -> None:
-        """Prepare the draw among what is usable; weight 0 takes no part unless all have it."""
-        weights = [each.workload.capacity for each in self.usable]
-        if 0 in weights and any(weights):
-            self.usable = tuple(each for each in self.usable if each.workload.capacity)
-            weights = [each.workload.capacity for each in self.usable]
-        if min(weights) != max(weights):
-            self.cumulative = list(accumulate(weights))
-            self.total = self.cumulative[-1]
-
-    def draw(self, uniform: Callable[[], float]) -> Candidate:
-        """Draw one by weight."""
-        usable = self.usable
-        if self.cumulative is None:
-            return usable[int(uniform() * len(usable))]
-        return usable[bisect(self.cumulative, uniform() * self.total)]
 
 
 class Balancer:
@@ -113,7 +90,7 @@ class Balancer:
         """By uid; who has none is not in it, so it is as bounded as connections are."""
         self._troubled: dict[tuple[str, int], _Trouble] = {}
         """By uid and port: one that is not open says nothing about the others."""
-        self._fields: dict[int, _Field] = {}
+        self._fields: dict[int, Field] = {}
         self._mesh: Mesh | None = None
         self._choice = Choice(self)
         self._epoch = 0
@@ -187,6 +164,11 @@ class Balancer:
             return Standing(self._open.get(uid, 0), 0, 0.0)
         return Standing(self._open.get(uid, 0), trouble.failures, max(0.0, trouble.until - now))
 
+    def known(self, now: float) -> list[Known]:
+        """Return all that have connections or failed since they last succeeded; each by itself."""
+        keys = dict.fromkeys((*((uid, WHOLE) for uid in self._open), *self._troubled))
+        return [Known(uid, port, self.standing(uid, now, port)) for uid, port in keys]
+
     def pick(
         self, service: Service, candidates: Sequence[Candidate], source_ip: str, now: float
     ) -> Candidate:
@@ -201,26 +183,48 @@ class Balancer:
         first = field.draw(self._rng.random)
         if self._settings.balancing is Balancing.RANDOM:
             return first
-        return self._less_busy(first, field)
+        return self._less_busy(first, lambda: field.draw(self._rng.random))
+
+    def pick_of(self, crowd: Crowd, now: float, failed: Collection[str]) -> Candidate | None:
+        """Pick one of many as `pick` does, and see few of them; None where that takes a look at all.
+
+        `failed` are uids of those that are not to be picked.
+        """
+        if 2 * len(self._troubled) > crowd.places:
+            return None  # more than half may be ejected
+        first = self._seen(crowd, now, failed)
+        if first is None or self._settings.balancing is Balancing.RANDOM:
+            return first
+        return self._less_busy(first, lambda: self._seen(crowd, now, failed) or first)
 
     def pick_waypoint(self, service: Service, waypoints: Sequence[WeightedWaypoint]) -> WeightedWaypoint:
         """Pick one of several waypoints, at random by weight."""
         return self._random.waypoint(service, waypoints)
 
-    def _less_busy(self, first: Candidate, field: _Field) -> Candidate:
+    def _seen(self, crowd: Crowd, now: float, failed: Collection[str]) -> Candidate | None:
+        """Draw one that may be picked; None where it takes too long to find one."""
+        for _ in range(SIGHTS):
+            found = crowd.at(int(self._rng.random() * crowd.places))
+            if found is None:
+                return None
+            if found.workload.uid not in failed and (not self._troubled or self._until(found) <= now):
+                return found
+        return None
+
+    def _less_busy(self, first: Candidate, draw: Callable[[], Candidate]) -> Candidate:
         """Return `first`, or another one drawn that has fewer connections for its weight."""
         busy = self._open.get(first.workload.uid, 0)
         if not busy:
             return first
         second = first
         for _ in range(DRAWS):
-            second = field.draw(self._rng.random)
-            if second is not first:
+            second = draw()
+            if second.workload is not first.workload:
                 break
         load = self._open.get(second.workload.uid, 0) * max(first.workload.capacity, 1)
         return second if load < busy * max(second.workload.capacity, 1) else first
 
-    def _same(self, field: _Field, source_ip: str) -> Candidate:
+    def _same(self, field: Field, source_ip: str) -> Candidate:
         """Return the endpoint of a client by weighted rendezvous: others may come and go."""
         found = field.by_client.get(source_ip)
         if found is None:
@@ -231,10 +235,10 @@ class Balancer:
             )
         return found
 
-    def _prepared(self, candidates: Sequence[Candidate], now: float) -> _Field:
+    def _prepared(self, candidates: Sequence[Candidate], now: float) -> Field:
         if len(self._fields) >= FIELDS:
             self._fields.clear()
-        field = self._fields[id(candidates)] = _Field(candidates, self._epoch)
+        field = self._fields[id(candidates)] = Field(candidates, self._epoch)
         if self._troubled:
             field.usable, field.until = self._without_ejected(candidates, now)
         field.weigh()
@@ -275,6 +279,11 @@ class Choice:
 
     def endpoint(self, service: Service, candidates: Sequence[Candidate]) -> Candidate:
         """See Chooser; what was tried in vain comes again only when there is nothing else."""
+        if isinstance(candidates, Crowd):
+            found = self._balancer.pick_of(candidates, self.now, self.failed)
+            if found is not None:
+                return found
+            candidates = candidates.all()
         if self.failed:
             others = tuple(each for each in candidates if each.workload.uid not in self.failed)
             candidates = others or candidates

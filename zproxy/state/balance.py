@@ -1,14 +1,25 @@
-"""Which endpoints of a service may take a connection: health, reach, ports, families, nearness."""
+"""Which endpoints of a service may take a connection: health, reach, ports, families, nearness.
+
+What is found is remembered with the snapshot, for all clients to whom the same endpoints are near. Where a
+service has many, they are not looked at one by one unless their nearness or weights differ.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple
 
 from zproxy.model.addr import Endpoint
-from zproxy.model.service import BalancerMode, HealthPolicy, Scope, Service
+from zproxy.model.service import BalancerMode, HealthPolicy, Scope, Service, SessionAffinity
 from zproxy.model.workload import Status, Workload
 from zproxy.state.choose import Candidate
+from zproxy.state.crowd import Crowd
 from zproxy.state.store import Mesh
 from zproxy.state.trace import Trace
+
+CROWD: Final = 256
+"""Endpoints from which on one is picked without a look at all: a shorter list is soon made, and faster."""
+SHARED: Final = 32
+"""Endpoints from which on a list is too long to have one for each address and port that a client dials."""
 
 _SCOPES: Final[Mapping[Scope, Callable[[Workload], str]]] = {
     Scope.REGION: lambda each: each.locality.region,
@@ -35,12 +46,18 @@ def candidates(
     tunnel: all its connections come in by the tunnel.
     """
     if trace is not None:
-        return _near(service, tuple(_usable(mesh, service, source, to, is_waypoint, trace)), source, trace)
-    key = (service.key, source.uid, to, is_waypoint)
+        question = _Question(mesh, service, source, to, is_waypoint)
+        return _near(service, tuple(_usable(question, trace)), source, trace)
+    scopes = _scopes(service)
+    place = tuple(_SCOPES[scope](source) for scope in scopes) if scopes else ()
+    key = (service.key, to, is_waypoint, source.network, place)
     found: Sequence[Candidate] | None = mesh.memo[key]
     if found is None:
-        usable = tuple(_usable(mesh, service, source, to, is_waypoint, None))
-        found = _near(service, usable, source, None)
+        question = _Question(mesh, service, source, to, is_waypoint)
+        members = _alike(mesh, service) if service.target_port(to.port) and not scopes else ()
+        if members:
+            return Crowd(members, partial(_reached, question), partial(_listed, question, place))
+        found = _listed(question, place)
         mesh.memo.keep(key, found)
     return found
 
@@ -89,24 +106,111 @@ def address(service: Service, workload: Workload, dialled: str) -> str | None:
     return next((ip for ip in usable if (":" in ip) == is_v6), usable[0])
 
 
-def _usable(
-    mesh: Mesh, service: Service, source: Workload, to: Endpoint, is_waypoint: bool, trace: Trace | None
-) -> Iterator[Candidate]:
-    scopes = service.load_balancer.routing_preferences
-    for workload in mesh.endpoints(service.key):
-        ip = address(service, workload, to.ip)
-        port = target_port(service, workload, to.port)
-        if port is None and is_waypoint and workload.application_tunnel is not None:
-            port = to.port
-        why = _left_out(service, source, workload, ip)
-        if not why and port is not None and ip is not None:
-            yield Candidate(workload, port, rank(scopes, source, workload), ip)
+class _Question(NamedTuple):
+    """The arguments of `candidates`."""
+
+    mesh: Mesh
+    service: Service
+    source: Workload
+    to: Endpoint
+    is_waypoint: bool
+
+
+class _Faces(NamedTuple):
+    """What the endpoints of a service show."""
+
+    ips: frozenset[str]
+    ports: frozenset[int]
+    """Ports of the service, not theirs."""
+
+
+def _scopes(service: Service) -> Sequence[Scope]:
+    """Return the scopes that matter: some modes do not ask where anybody is."""
+    balancer = service.load_balancer
+    asks = balancer.mode is BalancerMode.STRICT or balancer.mode is BalancerMode.FAILOVER
+    return balancer.routing_preferences if asks else ()
+
+
+def _alike(mesh: Mesh, service: Service) -> Sequence[Workload]:
+    """Return the endpoints that are well; nobody, if they are few, differ in weight, or are not drawn."""
+    if len(mesh.endpoints(service.key)) < CROWD:
+        return ()
+    key = ("alike", service.key)
+    found: Sequence[Workload] | None = mesh.service_memo[key]
+    if found is None:
+        found = mesh.endpoints(service.key)
+        if service.load_balancer.health_policy is HealthPolicy.ONLY_HEALTHY:
+            ill = Status.UNHEALTHY
+            found = [each for each in found if each.status is not ill]
+        is_sticky = service.load_balancer.session_affinity is SessionAffinity.CLIENT_IP
+        if is_sticky or len({each.capacity for each in found}) > 1:
+            found = ()
+        mesh.service_memo.keep(key, found)
+    return found
+
+
+def _listed(question: _Question, place: tuple[str, ...]) -> Sequence[Candidate]:
+    """Return all candidates; a long list is remembered by what makes a difference to it.
+
+    So a client makes the node keep one, however many addresses of a range and ports it dials.
+    """
+    mesh, service, source, to, is_waypoint = question
+    if len(mesh.endpoints(service.key)) < SHARED:
+        return _near(service, tuple(_usable(question, None)), source, None)
+    faces = _faces(mesh, service)
+    if not is_waypoint and to.port not in faces.ports:
+        return ()
+    dialled = to.ip if to.ip in faces.ips else ":" in to.ip
+    key = (service.key, dialled, to.port, is_waypoint, source.network, place)
+    found: Sequence[Candidate] | None = mesh.service_memo[key]
+    if found is None:
+        found = _near(service, tuple(_usable(question, None)), source, None)
+        mesh.service_memo.keep(key, found)
+    return found
+
+
+def _faces(mesh: Mesh, service: Service) -> _Faces:
+    key = ("faces", service.key)
+    found: _Faces | None = mesh.service_memo[key]
+    if found is None:
+        everybody = mesh.endpoints(service.key)
+        ports = {port for port, _ in service.ports}
+        ports.update(
+            entry.port for each in everybody for entry in each.service_ports if entry.service == service.key
+        )
+        found = _Faces(frozenset(ip for each in everybody for ip in each.workload_ips), frozenset(ports))
+        mesh.service_memo.keep(key, found)
+    return found
+
+
+def _usable(question: _Question, trace: Trace | None) -> Iterator[Candidate]:
+    for workload in question.mesh.endpoints(question.service.key):
+        found = _candidate(question, workload)
+        if not isinstance(found, str):
+            yield found
         elif trace is not None:
-            trace.note(
-                "endpoint",
-                "left out",
-                f"{workload.pod}: {why or f'nothing of it is behind port {to.port} of the service'}",
-            )
+            trace.note("endpoint", "left out", f"{workload.pod}: {found}")
+
+
+def _reached(question: _Question, workload: Workload) -> Candidate | None:
+    found = _candidate(question, workload)
+    return None if isinstance(found, str) else found
+
+
+def _candidate(question: _Question, workload: Workload) -> Candidate | str:
+    """Return `workload`, an endpoint, as a candidate; or why it is none."""
+    _, service, source, to, is_waypoint = question
+    ip = address(service, workload, to.ip)
+    why = _left_out(service, source, workload, ip)
+    if why or ip is None:
+        return why
+    port = target_port(service, workload, to.port)
+    if port is None and is_waypoint and workload.application_tunnel is not None:
+        port = to.port
+    if port is None:
+        return f"nothing of it is behind port {to.port} of the service"
+    scopes = _scopes(service)
+    return Candidate(workload, port, rank(scopes, source, workload) if scopes else 0, ip)
 
 
 def _left_out(service: Service, source: Workload, workload: Workload, ip: str | None) -> str:
@@ -128,7 +232,7 @@ def _near(
     service: Service, usable: tuple[Candidate, ...], source: Workload, trace: Trace | None
 ) -> tuple[Candidate, ...]:
     """Keep those that are near enough for the balancer's mode."""
-    mode, scopes = service.load_balancer.mode, service.load_balancer.routing_preferences
+    mode, scopes = service.load_balancer.mode, _scopes(service)
     kept = usable
     if mode is BalancerMode.STRICT:
         kept = tuple(

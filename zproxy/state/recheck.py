@@ -13,6 +13,7 @@ from zproxy.model.service import GatewayAddress, Service, WeightedWaypoint
 from zproxy.model.settings import Settings
 from zproxy.model.workload import Protocol, Workload
 from zproxy.state.choose import Candidate
+from zproxy.state.crowd import Crowd
 from zproxy.state.lookup import dialled
 from zproxy.state.reference import is_meant
 from zproxy.state.resolve import resolve
@@ -33,7 +34,7 @@ def objection(mesh: Mesh, source: Workload, wanted: Endpoint, route: Route, sett
             return ""
     found = []
     for number in range(max(1, len(waypoints))):  # any of several waypoints might be chosen
-        now = resolve(mesh, source, wanted, settings, _Staying(source, route, number))
+        now = resolve(mesh, source, wanted, settings, _Staying(mesh, source, route, number))
         found.append(_against(route, now, wanted, bool(waypoints)))
     return found[0] if all(found) else ""
 
@@ -106,15 +107,21 @@ def _waypoints(
 class _Staying:
     """A chooser that stays on a route for as long as it may be chosen."""
 
-    def __init__(self, source: Workload, route: Passthrough | Upstream, waypoint: int) -> None:
+    def __init__(self, mesh: Mesh, source: Workload, route: Passthrough | Upstream, waypoint: int) -> None:
         self._source = source
         self._uid = route.workload.uid if isinstance(route, Upstream) else ""
+        self._known = mesh.by_uid(self._uid)
         self._is_far = isinstance(route, Upstream) and route.role is Role.GATEWAY
         self._waypoint = waypoint
 
     def endpoint(self, service: Service, candidates: Sequence[Candidate]) -> Candidate:
         """See Chooser: behind a gateway, any that is not on the source's network."""
-        return next((each for each in candidates if self._is_kept(each.workload)), candidates[0])
+        if isinstance(candidates, Crowd) and not self._is_far:
+            known = self._known
+            kept = candidates.of(known) if known is not None and service.key in known.services else None
+        else:
+            kept = next((each for each in candidates if self._is_kept(each.workload)), None)
+        return kept or next(iter(candidates))
 
     def waypoint(self, service: Service, waypoints: Sequence[WeightedWaypoint]) -> WeightedWaypoint:
         """See Chooser; the one of the number that was asked for."""

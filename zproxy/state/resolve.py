@@ -140,7 +140,8 @@ class _Resolution:
         if not found:
             return self._refuse(self._unhealthy(service))
         chosen = self.chooser.endpoint(service, found)
-        self._note("endpoint", "chosen", f"{chosen.workload.pod}, of {len(found)}")
+        if self.trace is not None:
+            self._note("endpoint", "chosen", f"{chosen.workload.pod}, of {len(found)}")
         if chosen.workload.network != self.source.network:
             return self._by_gateway(chosen.workload, service)
         return self._direct(chosen, service)

@@ -89,6 +89,8 @@ class Mesh:
     """Policies of a namespace, and under "" the global ones."""
     memo: Memo = field(default_factory=lambda: Memo(REMEMBERED))
     """What pure functions found out about this snapshot, by arguments that clients choose."""
+    service_memo: Memo = field(default_factory=lambda: Memo(REMEMBERED))
+    """Likewise about its services, by arguments that no client has a hand in: it may be dear."""
     once: dict[str, Any] = field(default_factory=dict)
     """Likewise about the snapshot as a whole, by name: a handful, which no client makes more."""
     policy_memo: dict[Hashable, Any] = field(default_factory=dict)

@@ -113,7 +113,17 @@ def test_every_command_of_the_cli_is_there_and_prints_as_json(stage: Stage) -> N
     stage.enroll("demo/client")
     commands = stage.views.commands()
     assert list(commands) == [
-        *("status", "pods", "workloads", "services", "policies", "certs", "connections", "tunnels")
+        *(
+            "status",
+            "pods",
+            "workloads",
+            "services",
+            "policies",
+            "endpoints",
+            "certs",
+            "connections",
+            "tunnels",
+        )
     ]
     for command in commands.values():
         assert json.loads(json.dumps(answer(command))) == answer(command)
@@ -142,6 +152,24 @@ def test_status_counts_what_was_and_what_is(plane: Plane, stage: Stage) -> None:
         5,
         5,
     )
+
+
+def test_endpoints_are_those_that_the_balancers_of_the_pods_workers_know(plane: Plane, stage: Stage) -> None:
+    assert answer(stage.views.endpoints) == []
+    stage.enroll("demo/client")
+    stage.enroll("demo/server", 1)
+    server = stage.mesh.workloads[1]
+    for at in (1.0, 2.0, 3.0):
+        plane.client.balancer.failed(server.uid, at + plane.worker.poller.clock(), 8080)
+    plane.client.balancer.took(server.uid)
+    plane.server.balancer.took(server.uid)
+    found = answer(stage.views.endpoints)
+    assert [(row["endpoint"], row["worker"], row["port"], row["connections"]) for row in found] == [
+        ("demo/server", 0, 8080, 1),
+        ("demo/server", 0, None, 1),
+        ("demo/server", 1, None, 1),
+    ]
+    assert [(row["failures"], row["ejected_s"] > 0) for row in found] == [(3, True), (0, False), (0, False)]
 
 
 def test_who_stumbled_over_the_mesh_is_in_the_status(stage: Stage) -> None:

@@ -96,6 +96,17 @@ def test_the_balancer_s_view_of_an_endpoint_is_told(stage: Stage) -> None:
     assert known[0].startswith("demo/server: 1 connections, ")
 
 
+def test_a_port_that_is_not_open_is_told(stage: Stage) -> None:
+    now = stage.plane.worker.poller.clock()
+    for at in (1.0, 2.0, 3.0):
+        stage.plane.client.balancer.failed(SERVER.uid, now + at, 8080)
+    known = [
+        step["detail"] for step in stage.section(stage.ask("web"), "now") if step["subject"] == "balancer"
+    ]
+    assert len(known) == 1
+    assert "3 failures in a row, left out for" in known[0]
+
+
 def test_of_several_ways_the_refused_one_is_explained(stage: Stage) -> None:
     shut = workload("demo/shut", "10.0.0.3", authorization_policies=("demo/deny",))
     deny = Authorization("deny", "demo", PolicyScope.WORKLOAD_SELECTOR, Action.DENY, ((),))

@@ -18,8 +18,18 @@ from zproxy.model.service import (
     WeightedWaypoint,
 )
 from zproxy.model.settings import Balancing, Settings
-from zproxy.proxy.balancer import EJECTION_S, FAILURES, LONGEST_EJECTION_S, TROUBLED, Balancer, Standing
+from zproxy.proxy.balancer import (
+    EJECTION_S,
+    FAILURES,
+    LONGEST_EJECTION_S,
+    TROUBLED,
+    WHOLE,
+    Balancer,
+    Known,
+    Standing,
+)
 from zproxy.state.choose import Candidate
+from zproxy.state.crowd import Crowd
 
 WEB = service("demo/web.test", "10.96.0.1")
 STICKY = replace(WEB, load_balancer=LoadBalancer(session_affinity=SessionAffinity.CLIENT_IP))
@@ -245,3 +255,89 @@ def test_waypoints_are_drawn_by_weight() -> None:
     choice = balancer().choice("10.1.1.1", 0)
     counted = Counter(choice.waypoint(WEB, waypoints).weight for _ in range(DRAWN))
     assert 0.22 < counted[1] / DRAWN < 0.28
+
+
+def test_what_is_known_are_connections_and_failures_each_by_itself() -> None:
+    by = balancer()
+    assert by.known(0) == []
+    by.took("w0")
+    by.took("w1")
+    by.failed("w1", 1.0, 80)
+    assert by.known(1.0) == [
+        Known("w0", WHOLE, Standing(1, 0, 0.0)),
+        Known("w1", WHOLE, Standing(1, 0, 0.0)),
+        Known("w1", 80, Standing(1, 1, 0.0)),
+    ]
+    by.released("w0")
+    by.succeeded("w1", 80)
+    assert [each.uid for each in by.known(2.0)] == ["w1"]
+
+
+class Watched:
+    """A crowd of `count` endpoints, w0, w1 ..., and how often somebody asked for all of them."""
+
+    def __init__(self, count: int) -> None:
+        self.among = endpoints(*[1] * count)
+        self.lists = 0
+        by_uid = {each.workload.uid: each for each in self.among}
+        self.crowd = Crowd([each.workload for each in self.among], lambda of: by_uid[of.uid], self._all)
+
+    def _all(self) -> tuple[Candidate, ...]:
+        self.lists += 1
+        return self.among
+
+
+def picked(by: Balancer, of: Watched, now: float = 0.0, failed: tuple[str, ...] = ()) -> str:
+    return by.choice("10.1.1.1", now, failed).endpoint(WEB, of.crowd).workload.uid
+
+
+def test_of_a_crowd_each_is_picked_as_often() -> None:
+    for each in Balancing:
+        by, watched = balancer(balancing=each), Watched(10)
+        counted = Counter(picked(by, watched) for _ in range(DRAWN))
+        assert all(0.08 < counted[f"w{number}"] / DRAWN < 0.12 for number in range(10))
+        assert watched.lists == 0
+
+
+def test_connections_spread_over_a_crowd_as_they_do_over_a_list() -> None:
+    by, watched = balancer(), Watched(10)
+    for _ in range(1000):
+        by.took(picked(by, watched))
+    opened = [by.standing(each.workload.uid, 0).open for each in watched.among]
+    assert max(opened) - min(opened) <= 6
+    assert watched.lists == 0
+
+
+def test_of_a_crowd_nobody_ejected_or_tried_in_vain_is_picked() -> None:
+    by, watched = balancer(), Watched(10)
+    now = fail(by, "w1", FAILURES)
+    found = {picked(by, watched, now, ("w2",)) for _ in range(400)}
+    assert found == {f"w{number}" for number in range(10)} - {"w1", "w2"}
+    assert watched.lists == 0
+    assert "w1" in {picked(by, watched, now + EJECTION_S) for _ in range(400)}
+
+
+def test_of_a_crowd_too_at_most_half_are_left_out() -> None:
+    by, watched, now = balancer(), Watched(10), 0.0
+    for number in range(8):
+        now = fail(by, f"w{number}", FAILURES, now)
+    assert {picked(by, watched, now) for _ in range(400)} == {f"w{number}" for number in (0, 1, 2, 8, 9)}
+
+
+def test_where_all_of_a_crowd_were_tried_in_vain_one_of_them_comes_again() -> None:
+    by, watched = balancer(), Watched(3)
+    assert picked(by, watched, failed=("w0", "w1", "w2")) in {"w0", "w1", "w2"}
+
+
+def test_a_crowd_with_somebody_out_of_reach_is_looked_at_as_a_whole_when_he_is_met() -> None:
+    watched = Watched(4)
+    reached = {each.workload.uid: each for each in watched.among[1:]}
+    crowd = Crowd(
+        [each.workload for each in watched.among],
+        lambda of: reached.get(of.uid),
+        lambda: tuple(reached.values()),
+    )
+    by = balancer()
+    counted = Counter(by.choice("10.1.1.1", 0).endpoint(WEB, crowd).workload.uid for _ in range(DRAWN))
+    assert all(0.30 < counted[f"w{number}"] / DRAWN < 0.37 for number in (1, 2, 3))
+    assert counted["w0"] == 0

@@ -1,6 +1,7 @@
 """Candidates of a service: health, reach, ports, families, and the modes of nearness."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,10 @@ from zproxy.model.service import (
     IpFamilies,
     LoadBalancer,
     NetworkAddress,
+    NetworkCidr,
     Scope,
     Service,
+    SessionAffinity,
 )
 from zproxy.model.workload import (
     ApplicationTunnel,
@@ -24,8 +27,9 @@ from zproxy.model.workload import (
     Status,
     Workload,
 )
-from zproxy.state.balance import candidates, rank, target_port
-from zproxy.state.store import Change
+from zproxy.state.balance import CROWD, candidates, rank, target_port
+from zproxy.state.crowd import Crowd
+from zproxy.state.store import Change, Mesh
 from zproxy.state.trace import Trace
 
 WEB = service("demo/web.test", "10.96.0.1", ports={80: 8080, 443: 0})
@@ -191,4 +195,87 @@ def test_the_trace_names_each_endpoint_and_why_it_was_left_out() -> None:
     assert [(step.outcome, step.detail) for step in trace.steps] == [
         ("left out", "demo/sick: unhealthy"),
         ("candidate", "demo/well at 10.0.0.2, port 8080, weight 1"),
+    ]
+
+
+MANY = [workload(f"demo/w{number}", f"10.1.{number >> 8}.{number & 255}") for number in range(CROWD + 5)]
+
+
+def many(of: Service, *changed: Workload) -> Mesh:
+    """A mesh in which `of` has many endpoints; `changed` take the places of the first ones."""
+    return mesh(SOURCE, of, *(behind(each, of) for each in (*changed, *MANY[len(changed) :])))
+
+
+def balancing(**chosen: Any) -> Service:
+    return replace(WEB, load_balancer=LoadBalancer()._replace(**chosen))
+
+
+@pytest.mark.parametrize(
+    "of",
+    [WEB, balancing(health_policy=HealthPolicy.ALLOW_ALL), balancing(routing_preferences=(Scope.ZONE,))],
+    ids=["any", "whatever their health", "scopes that the mode does not ask for"],
+)
+def test_of_many_endpoints_none_is_looked_at_before_it_is_picked(of: Service) -> None:
+    known = many(of, replace(MANY[0], status=Status.UNHEALTHY), replace(MANY[1], workload_ips=()))
+    found = candidates(known, of, SOURCE, TO)
+    assert isinstance(found, Crowd)
+    assert list(found) == list(found.all()) == list(candidates(known, of, SOURCE, TO, trace=Trace()))
+    other = candidates(known, of, workload("demo/other", "10.0.0.8"), TO)
+    assert isinstance(other, Crowd)
+    assert other.all() is found.all()
+
+
+@pytest.mark.parametrize(
+    ("of", "first"),
+    [
+        (WEB, replace(MANY[0], capacity=2)),
+        (balancing(session_affinity=SessionAffinity.CLIENT_IP), MANY[0]),
+        (balancing(mode=BalancerMode.STRICT, routing_preferences=(Scope.NETWORK,)), MANY[0]),
+        (balancing(mode=BalancerMode.FAILOVER, routing_preferences=(Scope.ZONE,)), MANY[0]),
+    ],
+    ids=["weights", "affinity", "strict", "failover"],
+)
+def test_where_they_differ_there_is_a_list_which_clients_share(of: Service, first: Workload) -> None:
+    known = many(of, first)
+    found = candidates(known, of, SOURCE, TO)
+    assert isinstance(found, tuple)
+    assert found == candidates(known, of, SOURCE, TO, trace=Trace())
+    neighbour = replace(SOURCE, uid="neighbour", name="neighbour")
+    assert candidates(known, of, neighbour, TO) is found
+
+
+def test_clients_elsewhere_have_a_list_of_their_own() -> None:
+    of = balanced(BalancerMode.FAILOVER, Scope.ZONE)
+    known = many(
+        of, replace(MANY[0], locality=SOURCE.locality), replace(MANY[1], locality=Locality("r", "z9"))
+    )
+    there = replace(SOURCE, uid="there", locality=Locality("r", "z9"))
+    assert [[each.workload.name for each in candidates(known, of, who, TO)] for who in (SOURCE, there)] == [
+        ["w0"],
+        ["w1"],
+    ]
+
+
+def test_a_client_that_dials_a_whole_range_makes_one_list() -> None:
+    of = replace(balanced(BalancerMode.FAILOVER, Scope.ZONE), cidr_vips=(NetworkCidr("", "10.97.0.0", 16),))
+    known = many(of)
+    lists = {id(candidates(known, of, SOURCE, Endpoint(f"10.97.0.{number}", 80))) for number in range(100)}
+    assert len(lists) == 1
+    unknown = {candidates(known, of, SOURCE, Endpoint("10.97.0.1", port)) for port in range(1000, 1100)}
+    assert unknown == {()}
+    own = Endpoint(MANY[0].workload_ips[0], 80)
+    assert id(candidates(known, of, SOURCE, own)) not in lists
+
+
+def test_of_a_crowd_in_which_nobody_is_well_there_is_nobody() -> None:
+    known = many(WEB, *(replace(each, status=Status.UNHEALTHY) for each in MANY))
+    assert candidates(known, WEB, SOURCE, TO) == ()
+
+
+def test_a_port_that_endpoints_name_and_the_service_does_not_is_found_among_many() -> None:
+    extra = ServicePort(WEB.key, 9000, 9001)
+    odd = replace(behind(MANY[0], WEB), service_ports=(extra,))
+    known = mesh(SOURCE, WEB, odd, *(behind(each, WEB) for each in MANY[1:]))
+    assert [each.target_port for each in candidates(known, WEB, SOURCE, Endpoint("10.96.0.1", 9000))] == [
+        9001
     ]

@@ -112,12 +112,22 @@ def test_deny_goes_before_allow(policies: tuple[Authorization, ...], reason: str
         (PolicyScope.WORKLOAD_SELECTOR, "demo", ("demo/deny",), True),
         (PolicyScope.WORKLOAD_SELECTOR, "istio-system", ("istio-system/deny",), True),
         (PolicyScope.NAMESPACE, "elsewhere", ("elsewhere/deny",), True),
+        (PolicyScope.NAMESPACE, "", (), True),
+        (PolicyScope.GLOBAL, "elsewhere", ("elsewhere/deny",), True),
     ],
 )
 def test_scopes(scope: PolicyScope, namespace: str, named: tuple[str, ...], applies: bool) -> None:
     policy = replace(DENY, scope=scope, namespace=namespace)
     attempt = ATTEMPT._replace(workload=replace(SERVER, authorization_policies=named))
     assert verdict(policy, attempt=attempt).is_allowed is not applies
+
+
+def test_a_policy_that_changes_its_scope_applies_by_the_new_one_alone() -> None:
+    """The test that ztunnel has of its store."""
+    known = mesh(CLIENT, SERVER, DENY)
+    for scope, applies in ((PolicyScope.WORKLOAD_SELECTOR, False), (PolicyScope.GLOBAL, True)):
+        known = known.changed(Change(policies=(replace(DENY, scope=scope),)))
+        assert authorize(Compat.ZPROXY, known, ATTEMPT).is_allowed is not applies
 
 
 def test_the_policies_of_the_destination_count_and_not_those_of_the_source() -> None:

@@ -20,7 +20,9 @@ from zproxy.model.service import (
 )
 from zproxy.model.settings import DEFAULT_SETTINGS, OutboundPolicy, Settings
 from zproxy.model.workload import Protocol, Status, Workload
+from zproxy.state.balance import CROWD
 from zproxy.state.choose import RandomChooser
+from zproxy.state.crowd import Crowd
 from zproxy.state.recheck import has_left, objection
 from zproxy.state.resolve import resolve
 from zproxy.state.store import Change, Mesh
@@ -108,6 +110,20 @@ def test_what_another_mesh_ends(
     route = resolve(mesh(SOURCE, *before), SOURCE, to, chooser=RandomChooser(random.Random(1)))
     found = objection(mesh(SOURCE, *after), SOURCE, to, route, DEFAULT_SETTINGS)
     assert why in found if why else found == ""
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_a_connection_to_one_of_very_many_goes_on_without_a_look_at_the_others(
+    status: Status, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowd = [behind(workload(f"demo/w{n}", f"10.1.{n >> 8}.{n & 255}"), WEB) for n in range(CROWD)]
+    route = resolve(mesh(SOURCE, WEB, *crowd), SOURCE, TO_WEB)
+    assert isinstance(route, Upstream)
+    now = [replace(each, status=status) if each.uid == route.workload.uid else each for each in crowd]
+    monkeypatch.setattr(Crowd, "all", None)
+    assert objection(mesh(SOURCE, WEB, *now), SOURCE, TO_WEB, route, DEFAULT_SETTINGS) == ""
+    guided = mesh(SOURCE, GUIDED, WAYPOINT, *now)
+    assert "waypoint demo/waypoint now" in objection(guided, SOURCE, TO_WEB, route, DEFAULT_SETTINGS)
 
 
 def test_a_destination_that_left_the_registry_is_forbidden_where_only_that_may_be_dialled() -> None:
