@@ -104,9 +104,38 @@ static __always_inline int zp_find_sender(struct __sk_buff *skb, struct zp_packe
 	return sender->pod && !zp_is_abandoned(sender->pod);
 }
 
+static __always_inline int zp_is_dialling(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (!sk)
+		return 0;
+	sk = bpf_sk_fullsock(sk);
+	return sk && sk->type == ZP_SOCK_STREAM && sk->protocol == ZP_TCP && sk->state == BPF_TCP_SYN_SENT;
+}
+
+/* Whether the SYN is of a connect() that began before the pod was switched on. User space has noted those
+ * whose SYN was out. One that had passed the hook and not come to its SYN can be told by time alone: while
+ * the programs hang at the root, no other TCP socket gets here, and the flow is noted for its repetitions.
+ */
+static __always_inline int zp_has_begun(struct __sk_buff *skb, struct zp_packet *packet,
+					struct zp_sender *sender)
+{
+	struct zp_tuple_key key = {.netns = sender->netns, .flow = packet->flow};
+	u64 now = bpf_ktime_get_ns();
+
+	if (!sender->pod || !zp_is_dialling(skb))
+		return 0;
+	if (zp_begun.lookup(&key))
+		return 1;
+	if (now - sender->pod->since_ns > ZP_BEGINNING_NS)
+		return 0;
+	zp_begun.update(&key, &now);
+	return 1;
+}
+
 /* A SYN that did not come from the proxy, or something that could be one. An app's connect() leads to its own
- * pod, over lo; this came past it: from a raw or packet socket, or from a connect() that began before the pod
- * was enrolled and has had no answer yet.
+ * pod, over lo; this came past it: from a raw or packet socket.
  */
 static __always_inline int zp_guard(struct __sk_buff *skb, struct zp_packet *packet)
 {
@@ -116,6 +145,10 @@ static __always_inline int zp_guard(struct __sk_buff *skb, struct zp_packet *pac
 		return ZP_TC_NEXT;
 	if (!sender.has_socket) {
 		zp_count(ZP_FORWARDED);
+		return ZP_TC_NEXT;
+	}
+	if (zp_begins(packet->flags) && zp_has_begun(skb, packet, &sender)) {
+		zp_count(ZP_BEGUN_BEFORE);
 		return ZP_TC_NEXT;
 	}
 	zp_count(ZP_CLEAR_BLOCKED);

@@ -27,6 +27,14 @@
 #define ZP_MAX_UDP    16384
 #define ZP_MAX_PROBES 16384
 
+/* Flows of connects under way when a pod is enrolled. LRU. */
+#define ZP_MAX_BEGUN 16384
+
+/* How long a connect() that has passed the hook may take to its SYN. Mostly microseconds; but the call may be
+ * preempted there, or wait for memory.
+ */
+#define ZP_BEGINNING_NS 1000000000ull
+
 /* Addresses of the node that probes come from, in the probe mode that goes by addresses. */
 #define ZP_MAX_NODE_IPS 1024
 

@@ -73,6 +73,11 @@ ZP_MAP_FLAGS("hash", u64, struct zp_podstat, zp_podstat, ZP_MAX_PODS, BPF_F_NO_P
 /* UDP destination -> what left for it in the clear. Written at the pod's interfaces. */
 ZP_MAP("lru_hash", struct zp_udp_key, struct zp_udp, zp_udp, ZP_MAX_UDP);
 
+/* flow in a netns -> when it was noted. A connect() that was under way when the pod was switched on, and goes
+ * on in the clear like the connections that stood. Written by user space and at the pod's interfaces.
+ */
+ZP_MAP("lru_hash", struct zp_tuple_key, u64, zp_begun, ZP_MAX_BEGUN);
+
 /* alias address -> the resolver that the app asked. Written when it asks. */
 ZP_MAP_FLAGS("hash", struct zp_alias, struct zp_resolver, zp_resolver, ZP_MAX_RESOLVERS, BPF_F_NO_PREALLOC);
 

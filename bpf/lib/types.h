@@ -8,7 +8,7 @@
 #ifndef ZP_TYPES_H
 #define ZP_TYPES_H
 
-#define ZP_LAYOUT 2
+#define ZP_LAYOUT 3
 
 #define ZP_POD_IP4	 (1u << 0) /* ip4 is set */
 #define ZP_POD_IP6	 (1u << 1) /* ip6 is set */
@@ -30,6 +30,7 @@ struct zp_pod {
 	u8 ip6[16];
 	char uid[40];
 	char name[64]; /* namespace/name, cut to fit */
+	u64 since_ns;  /* bpf_ktime_get_ns when it was switched on; 0 where nothing may follow from it */
 };
 
 struct zp_ip {

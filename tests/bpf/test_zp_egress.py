@@ -10,10 +10,16 @@ import pytest
 from tests.support import wire
 from tests.support.netns import PREFIX, Namespace, batch, ip, namespace
 from tests.support.nodes import wait_for
-from tests.support.straw import Arrival, Straw, attached, counters_of, variant_steering
-from tests.support.wire import ACK, RST, SYN, TCP, UDP, capture, send_frame, send_raw
+from tests.support.straw import Arrival, Straw, attached, counters_of, size_of, variant_steering
+from tests.support.wire import ACK, RST, SYN, TCP, UDP, capture, mac, send_frame, send_raw
+from zproxy.model.addr import Endpoint, canonical_ip
 from zproxy.model.pod import PodOptions, UdpPolicy
+from zproxy.net import netlink
+from zproxy.steering.layout import FLOW, TUPLE_KEY, PodEntry, unpack_ip
+from zproxy.steering.objects import open_maps
+from zproxy.steering.pins import NodePins
 from zproxy.steering.steering import Steering
+from zproxy.steering.syscall import map_update
 from zproxy.steering.udp import UdpFlow, flows
 
 pytestmark = pytest.mark.root
@@ -398,17 +404,135 @@ def test_an_interface_without_ethernet_headers_is_read_as_well(
     assert steering.stats()["clear_blocked"] == before + 1
 
 
-def test_a_connect_that_had_no_answer_before_enrolment_gets_none_in_the_clear(
+def absent(pod: Namespace, family: str) -> str:
+    """Return an address of the pod's network that nobody has: ARP and ND wait some seconds for an answer, and
+    packets wait for them. A connect() has passed its hook then, and its SYN has not come to the interface.
+    """
+    if family == "v6":
+        return pod.ip6.removesuffix("::1") + "::9"
+    return ("::ffff:" if family == "mapped" else "") + pod.ip4.removesuffix(".1") + ".9"
+
+
+def begin(pod: Namespace, to: str) -> socket.socket:
+    app = pod.socket(socket.AF_INET6 if ":" in to else socket.AF_INET)
+    app.setblocking(False)
+    app.connect_ex((to, 8080))
+    app.settimeout(5)
+    return app
+
+
+def answer(pod: Namespace, peer: Namespace, address: str) -> None:
+    """Let the pod know `peer` by `address`, which sends what waits for it."""
+    words = ("neigh", "replace", address.removeprefix("::ffff:"), "lladdr", mac(peer).hex(":"), "dev", "eth0")
+    ip("-n", pod.name, *words)
+
+
+def appear(pod: Namespace, peer: Namespace, address: str) -> None:
+    """Let `peer` have an address, and answer for it."""
+    bare = address.removeprefix("::ffff:")
+    batch(
+        peer.name, [f"addr add {bare}/64 dev eth0 nodad" if ":" in bare else f"addr add {bare}/24 dev eth0"]
+    )
+    answer(pod, peer, address)
+
+
+def begun() -> list[tuple[Endpoint, Endpoint]]:
+    """Return source and destination of what zp_begun has."""
+    objects = open_maps(NodePins(f"{PREFIX}bpf"))
+    try:
+        flows = [FLOW.unpack(TUPLE_KEY.unpack(key)["flow"]) for key, _ in objects.elements("zp_begun")]
+    finally:
+        objects.close()
+    return [
+        (
+            Endpoint(unpack_ip(flow["src_ip"]), flow["src_port"]),
+            Endpoint(unpack_ip(flow["dst_ip"]), flow["dst_port"]),
+        )
+        for flow in flows
+    ]
+
+
+def age(straw: Straw) -> None:
+    """Let the pod have been enrolled long ago."""
+    objects = open_maps(NodePins(f"{PREFIX}bpf"))
+    try:
+        (entry,) = (PodEntry.decode(key, value) for key, value in objects.elements("zp_pods"))
+        assert entry.since_ns
+        map_update(objects.maps["zp_pods"], entry.key(), entry._replace(since_ns=1).value())
+    finally:
+        objects.close()
+
+
+@pytest.fixture(params=["its SYN is out", "its SYN is not out"])
+def moment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where a connect() is when the pod is enrolled. The kernel lists it from its SYN on."""
+    if request.param == "its SYN is not out":
+        monkeypatch.setattr(netlink, "dialling", list)
+    return str(request.param)
+
+
+@FAMILIES
+@pytest.mark.usefixtures("moment")
+def test_a_connect_that_is_under_way_at_enrolment_goes_on(
+    steering: Steering, pod: Namespace, peer: Namespace, family: str
+) -> None:
+    before, waiting = steering.stats(), size_of("zp_tuple")
+    to = absent(pod, family)
+    with peer.listen(8080) as server, begin(pod, to) as app:
+        with attached(steering, pod):
+            appear(pod, peer, to)
+            arrival = Arrival.take(server)
+            with arrival.sock:
+                app.sendall(b"first")
+                assert arrival.sock.recv(16) == b"first"
+                arrival.sock.sendall(b"second")
+                assert app.recv(16) == b"second"
+            assert app.getpeername()[0] == to
+            assert begun() == [(arrival.peer, Endpoint(canonical_ip(to), 8080))]
+            assert (size_of("zp_conn"), size_of("zp_tuple")) == (0, waiting)
+        after = steering.stats()
+    assert after["begun_before"] > before["begun_before"]
+    assert after["clear_blocked"] == before["clear_blocked"]
+    assert begun() == [], "unenrolment forgets"
+
+
+@pytest.mark.usefixtures("moment")
+def test_its_syn_is_repeated_however_long_ago_the_pod_was_enrolled(
     steering: Steering, pod: Namespace, peer: Namespace
 ) -> None:
     before = steering.stats()["clear_blocked"]
-    with capture(peer) as seen, pod.socket() as app:
-        app.setblocking(False)
-        app.connect_ex((OUTSIDE, 80))
-        assert [packet.dst for packet in seen.until_now(pod)] == [OUTSIDE]
-        with attached(steering, pod):
-            wait_for(lambda: steering.stats()["clear_blocked"] > before, "the SYN is sent again")
-            assert seen.until_now(pod) == []
+    to = absent(pod, "v4")
+    with capture(peer) as seen, begin(pod, to), attached(steering, pod) as straw:
+        answer(pod, peer, to)
+        assert [packet.dst for packet in seen.until_now(pod)] == [to]
+        age(straw)
+        wait_for(lambda: to in [packet.dst for packet in seen.until_now(pod)], "the SYN is sent again")
+    assert steering.stats()["clear_blocked"] == before
+
+
+def test_a_tcp_socket_that_came_past_connect_later_is_blocked(
+    steering: Steering, pod: Namespace, peer: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(netlink, "dialling", list)
+    before = steering.stats()
+    to = absent(pod, "v4")
+    with peer.listen(8080), capture(peer) as seen, begin(pod, to), attached(steering, pod) as straw:
+        age(straw)
+        appear(pod, peer, to)
+        wait_for(lambda: steering.stats()["clear_blocked"] > before["clear_blocked"], "the SYN leaves")
+        assert [packet for packet in seen.until_now(pod) if packet.dst == to] == []
+        assert counters_of(pod)["refused"] > 0
+    assert steering.stats()["begun_before"] == before["begun_before"]
+
+
+def test_a_raw_socket_does_not_pass_with_a_flow_that_is_under_way(
+    steering: Steering, pod: Namespace, peer: Namespace
+) -> None:
+    with capture(peer) as seen, begin(pod, OUTSIDE) as app, attached(steering, pod):
+        seen.until_now(pod)
+        before = steering.stats()["clear_blocked"]
+        send_raw(pod, wire.ip4(pod.ip4, OUTSIDE, TCP, wire.tcp(app.getsockname()[1], 8080, SYN)))
+        assert steering.stats()["clear_blocked"] == before + 1
 
 
 def test_a_multipath_connection_from_before_enrolment_gets_no_further_path_in_the_clear(

@@ -110,13 +110,13 @@ class Side:
     def _send_stream(self, sock: socket.socket) -> None:
         with sock:
             while not self._stop.wait(PACE_S):
-                sock.sendall(_NUMBER.pack(self.seen.stream_sent))
-                self.seen.stream_sent += 1
+                self.seen.stream_sent += 1  # first, or it is received before it counts as sent
+                sock.sendall(_NUMBER.pack(self.seen.stream_sent - 1))
 
     def _send_datagrams(self) -> None:
         while not self._stop.wait(PACE_S):
-            self._datagrams.sendto(_NUMBER.pack(self.seen.datagrams_sent), (self._peer, DATAGRAMS))
             self.seen.datagrams_sent += 1
+            self._datagrams.sendto(_NUMBER.pack(self.seen.datagrams_sent - 1), (self._peer, DATAGRAMS))
 
     def _connect(self) -> None:
         while not self._stop.is_set():

@@ -72,7 +72,7 @@ def send_raw(pod: Namespace, packet: bytes) -> None:
 
 def send_frame(pod: Namespace, peer: Namespace, packet: bytes) -> None:
     """Send an IPv4 packet by a packet socket, in a frame for `peer`."""
-    macs = _mac(peer) + _mac(pod)
+    macs = mac(peer) + mac(pod)
     with pod.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
         raw.bind((pod.interface, 0))
         with dropping_is_no_error():
@@ -109,7 +109,8 @@ def udp(sport: int, dport: int, payload: bytes) -> bytes:
     return struct.pack("!HHHH", sport, dport, 8 + len(payload), 0) + payload
 
 
-def _mac(of: Namespace) -> bytes:
+def mac(of: Namespace) -> bytes:
+    """Return the hardware address of a namespace's interface."""
     with of.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
         sock.bind((of.interface, 0))
         address: bytes = sock.getsockname()[4]

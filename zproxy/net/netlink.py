@@ -1,4 +1,4 @@
-"""Netlink without a library: links, addresses, rules, routes and listening sockets as the kernel has them.
+"""Netlink without a library: links, addresses, rules, routes, TCP sockets, as the kernel has them.
 
 A dump costs some tens of microseconds, because a namespace is looked at every minute by a process that has
 two hundred of them. Everything concerns the namespace of the calling thread, see `Netns.run`. Layouts are
@@ -12,6 +12,8 @@ import struct
 import sys
 from collections.abc import Iterator
 from typing import Final, NamedTuple
+
+from zproxy.model.addr import Endpoint, canonical_ip
 
 DEADLINE_S: Final = 2.0
 """A dump is answered from memory; a kernel that needs longer is asked again in a minute."""
@@ -31,7 +33,7 @@ _DONE: Final = 3
 _GETLINK, _GETADDR, _GETROUTE, _GETRULE, _DIAG_BY_FAMILY = 18, 22, 26, 34, 20
 _HEADER: Final = struct.Struct("=IHHII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
-_TCP_LISTEN: Final = 10
+_TCP_SYN_SENT, _TCP_LISTEN = 2, 10
 
 GROUPS: Final = (1, 5, 7, 8, 9, 11, 19)
 """Multicast groups LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, and those of IPv6."""
@@ -129,14 +131,31 @@ def routes(family: int, table: int) -> list[Route]:
 def listening() -> list[Listening]:
     """Return the listening TCP sockets of both families."""
     found = []
-    for family in (socket.AF_INET, socket.AF_INET6):
-        request = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, 1 << _TCP_LISTEN) + bytes(48)
-        for body, _ in _dump(_NETLINK_SOCK_DIAG, _DIAG_BY_FAMILY, request, 72):
-            (port,) = struct.unpack_from("!H", body, 4)
-            (cookie,) = struct.unpack_from("=Q", body, 44)
-            waiting, backlog, _, inode = struct.unpack_from("=IIII", body, 56)
-            found.append(Listening(body[0], port, cookie, inode, waiting, backlog))
+    for body in _sockets(_TCP_LISTEN):
+        (port,) = struct.unpack_from("!H", body, 4)
+        (cookie,) = struct.unpack_from("=Q", body, 44)
+        waiting, backlog, _, inode = struct.unpack_from("=IIII", body, 56)
+        found.append(Listening(body[0], port, cookie, inode, waiting, backlog))
     return found
+
+
+def dialling() -> list[tuple[Endpoint, Endpoint]]:
+    """Return source and destination of the TCP sockets whose SYN has had no answer yet."""
+    found = []
+    for body in _sockets(_TCP_SYN_SENT):
+        size = 16 if body[0] == socket.AF_INET6 else 4
+        sport, dport = struct.unpack_from("!HH", body, 4)
+        ips = [canonical_ip(socket.inet_ntop(body[0], body[at : at + size])) for at in (8, 24)]
+        found.append((Endpoint(ips[0], sport), Endpoint(ips[1], dport)))
+    return found
+
+
+def _sockets(state: int) -> Iterator[bytes]:
+    """Yield an inet_diag_msg for each TCP socket of both families in one state."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        request = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, 1 << state) + bytes(48)
+        for body, _ in _dump(_NETLINK_SOCK_DIAG, _DIAG_BY_FAMILY, request, 72):
+            yield body
 
 
 def open_watch() -> socket.socket:

@@ -22,6 +22,7 @@ EFFECT: Final[Mapping[str, str]] = {
     "zp_in": "inbound packets are dropped, and sent again by their peers",
     "zp_udp": "`zproxy udp` does not show the oldest destination any more",
     "zp_probe": "the oldest of kubelet's probes goes through the straw",
+    "zp_begun": "the oldest connect from before its pod was enrolled is lost unless it has its answer",
 }
 """Map → what it costs when it is full."""
 

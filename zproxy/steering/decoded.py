@@ -37,7 +37,7 @@ Row = dict[str, Any]
 UNKNOWN: Final = "?"
 """In place of a pod's name when its namespace is not enrolled any more."""
 NS: Final = 1_000_000_000
-LRU_MAPS: Final = ("zp_conn", "zp_tuple", "zp_in", "zp_udp", "zp_probe")
+LRU_MAPS: Final = ("zp_conn", "zp_tuple", "zp_in", "zp_udp", "zp_probe", "zp_begun")
 COUNTERS: Final = (
     "open",
     "opened",

@@ -14,7 +14,7 @@ from zproxy.model.addr import Endpoint, canonical_ip
 from zproxy.model.pod import DEFAULT_OPTIONS, PodOptions, UdpPolicy
 from zproxy.steering.info import MapInfo, MapType
 
-LAYOUT: Final = 2
+LAYOUT: Final = 3
 """ZP_LAYOUT: maps of another number are not reused."""
 POD_IP4: Final = 1
 """ZP_POD_IP4 in zp_pods.flags: the pod has an IPv4 address to be steered to."""
@@ -65,7 +65,7 @@ INDEX: Final = Record("u32", "index:I")
 POD: Final = Record(
     "zp_pod",
     "flags:I generation:I slot:I outbound_port:H plaintext_port:H hbone_port:H dns_port:H "
-    "ip4:4s ip6:16s uid:40s name:64s",
+    "ip4:4s ip6:16s uid:40s name:64s since_ns:Q",
 )
 IP: Final = Record("zp_ip", "ip:16s")
 POD_IP: Final = Record("zp_podip", "netns:Q slot:I hbone_port:H pad:H")
@@ -133,6 +133,7 @@ REASONS: Final = (
     "fail_open_out",
     "fail_open_in",
     "ports_scarce",
+    "begun_before",
 )
 """Names of enum zp_reason (bpf/lib/reasons.h), by number."""
 
@@ -149,6 +150,7 @@ MAPS: Final[Mapping[str, MapSpec]] = {
     "zp_exempt": MapSpec(MapType.SK_STORAGE, INDEX, INDEX, 0, _NO_PREALLOC),
     "zp_podstat": MapSpec(MapType.HASH, COOKIE, PODSTAT, MAX_PODS, _NO_PREALLOC),
     "zp_udp": MapSpec(MapType.LRU_HASH, UDP_KEY, UDP, 16384),
+    "zp_begun": MapSpec(MapType.LRU_HASH, TUPLE_KEY, COOKIE, 16384),
     "zp_resolver": MapSpec(MapType.HASH, ALIAS, RESOLVER, 65536, _NO_PREALLOC),
     "zp_probe": MapSpec(MapType.LRU_HASH, FLOW, COOKIE, 16384),
     "zp_nodeip": MapSpec(MapType.HASH, IP, INDEX, 1024, _NO_PREALLOC),
@@ -176,6 +178,8 @@ class PodEntry(NamedTuple):
     options: PodOptions = DEFAULT_OPTIONS
     is_twice: bool = False
     """Whether the programs hang at the pod's own cgroup and at the root: its processes run each twice."""
+    since_ns: int = 0
+    """CLOCK_MONOTONIC when it was switched on; 0 where a SYN past connect() may be a stranger's."""
 
     def key(self) -> bytes:
         """Return the key in zp_pods."""
@@ -198,6 +202,7 @@ class PodEntry(NamedTuple):
             ip6=ipaddress.IPv6Address(self.ip6).packed if self.ip6 else b"",
             uid=self.uid.encode()[:39],
             name=self.name.encode()[:63],
+            since_ns=self.since_ns,
         )
 
     @classmethod
@@ -218,6 +223,7 @@ class PodEntry(NamedTuple):
             dns_port=pod["dns_port"],
             options=_options_of(pod["flags"]),
             is_twice=bool(pod["flags"] & POD_TWICE),
+            since_ns=pod["since_ns"],
         )
 
 

@@ -33,5 +33,6 @@ MEANINGS: Final[Mapping[str, str]] = {
     "fail_open_out": "connects let out in the clear: no daemon lives, and the pod is to fail open",
     "fail_open_in": "inbound packets let in in the clear, likewise",
     "ports_scarce": "connects made while nine tenths of the pod's source ports were in use",
+    "begun_before": "TCP handshakes let out in the clear: of connects from before the pod was enrolled",
 }
 """Reason → what it counts."""

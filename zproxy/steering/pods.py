@@ -2,6 +2,7 @@
 
 Attach, in this order: its addresses, its listener, its links, and LAST its entry in zp_pods, which is what
 the programs ask for first. Detach is the reverse. So no moment exists in which traffic is sent to nothing.
+Then what was under way at that moment is noted, so that it goes on.
 """
 
 import os
@@ -17,7 +18,7 @@ from zproxy.errors import SteeringError
 from zproxy.model import ports
 from zproxy.model.pod import DEFAULT_OPTIONS, PodOptions
 from zproxy.net.netns import Netns
-from zproxy.steering import attachment, links, syscall, udp
+from zproxy.steering import attachment, begun, links, syscall, udp
 from zproxy.steering.attachment import AT_ROOT
 from zproxy.steering.hooks import HOOKS, Place
 from zproxy.steering.layout import ALIAS, COOKIE, INDEX, MAX_PODS, POD, POD_IP, PODSTAT, PodEntry, pack_ip
@@ -73,7 +74,7 @@ class Pods:
         A pod that was on stays on throughout, and stays on when an update of it fails.
         """
         before = self._entry(pod.cookie)
-        entry = self._new_entry(pod, before)._replace(is_twice=is_at_root and pod.cgroup is not None)
+        entry = self._new_entry(pod, before, is_at_root=is_at_root)
         with ExitStack() as undo:
             self._put_addresses(pod, entry, undo)
             self._put_listener(pod, entry, undo)
@@ -81,6 +82,8 @@ class Pods:
             self._put_links(pod, undo)
             with _saying(f"cannot switch steering on for {pod.name}"):
                 syscall.map_update(self._objects.maps["zp_pods"], entry.key(), entry.value())
+            if before is None:
+                self._note_begun(pod, entry, undo)
             undo.pop_all()
         self._drop_addresses(pod.cookie, keep=pod.ips)
         self._drop_links(pod.cookie, keep=_pins_of(pod))
@@ -105,13 +108,14 @@ class Pods:
         self._drop_resolvers(cookie)
         syscall.map_delete(self._objects.maps["zp_podstat"], COOKIE.pack(cookie=cookie))
         udp.forget(self._objects, cookie)
+        begun.forget(self._objects, cookie)
 
     def _entry(self, cookie: int) -> PodEntry | None:
         key = COOKIE.pack(cookie=cookie)
         value = syscall.map_lookup(self._objects.maps["zp_pods"], key, POD.size)
         return None if value is None else PodEntry.decode(key, value)
 
-    def _new_entry(self, pod: PodSteering, before: PodEntry | None) -> PodEntry:
+    def _new_entry(self, pod: PodSteering, before: PodEntry | None, *, is_at_root: bool) -> PodEntry:
         ip4, ip6 = _destination(pod.ips, 4), _destination(pod.ips, 6)
         if not ip4 and not ip6:
             raise SteeringError(f"{pod.name} has no address that its connections could be sent to")
@@ -128,7 +132,14 @@ class Pods:
             hbone_port=ports.INBOUND_HBONE,
             dns_port=ports.DNS,
             options=pod.options,
+            is_twice=is_at_root and pod.cgroup is not None,
+            since_ns=_since(before, is_at_root=is_at_root),
         )
+
+    def _note_begun(self, pod: PodSteering, entry: PodEntry, undo: ExitStack) -> None:
+        undo.callback(syscall.map_delete, self._objects.maps["zp_pods"], entry.key())
+        with _saying(f"cannot tell which connects of {pod.name} are under way"):
+            begun.note(self._objects, pod.netns, pod.cookie)
 
     def _free_slot(self) -> int:
         # Every pod has addresses, and one that was cut off while attaching has them before anything else.
@@ -262,6 +273,15 @@ class Pods:
         for key, value in list(self._objects.elements("zp_podip")):
             if POD_IP.unpack(value)["netns"] == cookie and key not in kept:
                 syscall.map_delete(self._objects.maps["zp_podip"], key)
+
+
+def _since(before: PodEntry | None, *, is_at_root: bool) -> int:
+    """A process outside the pod's cgroup is seen at the root alone; without that its connects are told from
+    those that began earlier only by what `begun` finds.
+    """
+    if before is not None:
+        return before.since_ns
+    return time.monotonic_ns() if is_at_root else 0
 
 
 def _pins_of(pod: PodSteering) -> set[str]:

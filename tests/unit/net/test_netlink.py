@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.netns import Namespace, ip, namespace, pair
+from zproxy.model.addr import Endpoint, canonical_ip
 from zproxy.net import netlink
 from zproxy.net.netlink import Address, Interface, Route, Rule
 
@@ -63,6 +64,18 @@ def test_listening_sockets_are_known_by_cookie_and_inode(pod: Namespace) -> None
             entry = found[sock.getsockname()[1]]
             assert struct.pack("=Q", entry.cookie) == sock.getsockopt(socket.SOL_SOCKET, 57, 8)
             assert re.fullmatch(rf"socket:\[{entry.inode}\]", _target(sock))
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("to", ["203.0.113.9", "2001:db8::9", "::ffff:203.0.113.9"])
+def test_dialling_sockets_are_those_without_an_answer(pod: Namespace, to: str) -> None:
+    family = socket.AF_INET6 if ":" in to else socket.AF_INET
+    with pod.listen(7001), pod.socket() as standing, pod.socket(family) as app:
+        standing.connect(("127.0.0.1", 7001))
+        app.setblocking(False)
+        app.connect_ex((to, 80))
+        source = Endpoint(canonical_ip(app.getsockname()[0]), app.getsockname()[1])
+        assert pod.run(netlink.dialling) == [(source, Endpoint(canonical_ip(to), 80))]
 
 
 def _target(sock: socket.socket) -> str:

@@ -34,7 +34,7 @@ POD = PodEntry(202, "demo/client", "1b2f-uid", "10.244.1.5", "fd00::5", 7, 3, 15
 
 
 @pytest.mark.parametrize(
-    "pod", [POD, POD._replace(ip4=""), POD._replace(ip6=""), POD._replace(name="", uid="")]
+    "pod", [POD, POD._replace(ip4=""), POD._replace(ip6=""), POD._replace(name="", uid="", since_ns=5)]
 )
 def test_a_pod_comes_back_as_it_was_written(pod: PodEntry) -> None:
     assert PodEntry.decode(pod.key(), pod.value()) == pod

@@ -1,5 +1,7 @@
 """Attach and detach of one pod: order, undoing, taking over, the dead."""
 
+import errno
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from tests.support.netns import PREFIX, Namespace, ip, namespace, pair
 from tests.support.straw import Arrival, Straw, attached, dial
 from zproxy.errors import SteeringError
+from zproxy.net import netlink
 from zproxy.steering import links, syscall
 from zproxy.steering.layout import POD_IP, pack_ip, unpack_ip
 from zproxy.steering.objects import Objects, open_maps
@@ -58,6 +61,31 @@ def test_attach_writes_everything_and_detach_removes_it(
     assert addresses(objects, wanted.cookie) == set()
     assert not PINS.pod(wanted.cookie).exists()
     assert syscall.prog_query(straw.pod.netns.fd, 36)[0] == []
+
+
+def test_only_the_first_attach_is_when_a_pod_was_switched_on(steering: Steering, straw: Straw) -> None:
+    before = time.monotonic_ns()
+    steering.attach(straw.steering())
+    (first,) = steering.pods()
+    steering.attach(straw.steering())
+    (again,) = steering.pods()
+    steering.detach(first.cookie)
+    assert before < first.since_ns == again.since_ns < time.monotonic_ns()
+
+
+def test_an_attach_that_cannot_tell_what_is_under_way_is_undone(
+    steering: Steering, objects: Objects, straw: Straw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(netlink, "dialling", _out_of_memory)
+    with pytest.raises(SteeringError, match=r"which connects of test/.* are under way: Cannot allocate"):
+        steering.attach(straw.steering())
+    assert steering.pods() == []
+    assert addresses(objects, straw.steering().cookie) == set()
+    assert not PINS.pod(straw.steering().cookie).exists()
+
+
+def _out_of_memory() -> None:
+    raise OSError(errno.ENOMEM, "no memory")
 
 
 def test_detach_restores_the_pods_own_traffic(steering: Steering, pod: Namespace, peer: Namespace) -> None:
