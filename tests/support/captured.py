@@ -5,9 +5,9 @@ two of them. Programs of the pod see it by `ip netns exec` (ip-netns(8)).
 """
 
 import os
+import shutil
 import socket
 import subprocess
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -16,15 +16,14 @@ from typing import Any, Final, NamedTuple
 
 import dns.message
 import yaml
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from tests.support.books import Ledger, What, read
 from tests.support.fleet import fleet
 from tests.support.local_config import yaml_of
 from tests.support.mesh import behind, service, workload
 from tests.support.netns import PREFIX, Namespace, batch
 from tests.support.nodes import App, Node
 from tests.support.resolver import PORT, Resolver, resolver
-from zproxy.model import ports
 from zproxy.model.addr import Endpoint
 from zproxy.model.service import Service
 from zproxy.model.workload import Protocol, Workload
@@ -34,7 +33,12 @@ from zproxy.steering.resolvers import Resolvers
 FIRST, SECOND, OTHER, SIX, NOBODY = "10.96.0.10", "10.96.0.11", "192.0.2.53", "2001:db8:53::53", "192.0.2.54"
 """The nameservers of the pod's resolv.conf; others that an app may ask; one that refuses."""
 SEARCH: Final = ("demo.svc.cluster.local", "svc.cluster.local", "cluster.local")
-RESOLV_CONF: Final = f"search {' '.join(SEARCH)}\nnameserver {FIRST}\nnameserver {SECOND}\noptions ndots:5 timeout:9 attempts:1\n"
+RESOLV_CONF: Final = f"""\
+search {" ".join(SEARCH)}
+nameserver {FIRST}
+nameserver {SECOND}
+options ndots:5 timeout:9 attempts:1
+"""
 FILES: Final = {
     "resolv.conf": RESOLV_CONF,
     "nsswitch.conf": "hosts: files dns\n",
@@ -47,31 +51,6 @@ DB: Final = {"db-0": ("10.78.99.1", "fd78:99::1"), "db-1": ("10.78.99.2",)}
 BIG: Final = 256
 TEXT: Final = b"hello from web\n"
 TRACE: Final = {"canonical_name": "shop-window", "canonical_revision": "v7"}
-Key = tuple[str, str]
-
-
-class Books(NamedTuple):
-    """What the kernel and the daemon have counted."""
-
-    captured: int
-    """UDP queries, and UDP sockets that were connected, of the pod's `zp_podstat`."""
-    requests: Counter[Key]
-    """By type and protocol."""
-    upstream: Counter[Key]
-    failures: Counter[Key]
-    timed: int
-    dropped: Counter[str]
-    """By reason."""
-
-    def __sub__(self, before: "Books") -> "Books":
-        return Books(
-            self.captured - before.captured,
-            self.requests - before.requests,
-            self.upstream - before.upstream,
-            self.failures - before.failures,
-            self.timed - before.timed,
-            self.dropped - before.dropped,
-        )
 
 
 class Answer(NamedTuple):
@@ -133,36 +112,10 @@ class Captured:
         call("enroll", pod="demo/client", netns=self.client.name, options={"dns": True})
         call("enroll", pod="demo/web-1", netns=self.web.name)
 
-    def books(self) -> Books:
-        """Return what is counted now."""
-        text = self.node.client.call("metrics")
-        families = text_string_to_metric_families(text)  # type: ignore[no-untyped-call] # the library's
-        samples = [sample for family in families for sample in family.samples]
-
-        def by_query(name: str) -> Counter[Key]:
-            found: Counter[Key] = Counter()
-            for sample in samples:
-                if sample.name == name:
-                    key = sample.labels["request_query_type"], sample.labels["request_protocol"]
-                    found[key] += int(sample.value)
-            return found
-
-        with decoded.opened(self.node.name) as maps:
-            (row,) = (row for row in decoded.pods(maps) if row["pod"] == "demo/client")
-        return Books(
-            row["counters"]["dns"],
-            by_query("istio_dns_requests_total"),
-            by_query("istio_dns_upstream_requests_total"),
-            by_query("istio_dns_upstream_failures_total"),
-            by_query("istio_dns_upstream_request_duration_seconds_count").total(),
-            Counter(
-                {
-                    sample.labels["reason"]: int(sample.value)
-                    for sample in samples
-                    if sample.name == "zproxy_dns_dropped_total"
-                }
-            ),
-        )
+    def ledger(self) -> Ledger:
+        """Begin to count."""
+        self.whats()
+        return Ledger(lambda: read(self.node, "demo/client"), self.whats)
 
     def known_resolvers(self) -> set[Endpoint]:
         """Return whom `zp_resolver` has aliases for."""
@@ -170,12 +123,13 @@ class Captured:
             kept = Resolvers(maps.fd("zp_resolver"), self.client.netns.cookie())
             return {each.original for each in kept.all()}
 
-    def whats(self) -> dict[str, list[tuple[str, str, str]]]:
+    def whats(self) -> dict[str, list[What]]:
         """Return what each resolver was asked since the last call, those left out that were asked nothing."""
         return {ip: whats for ip, each in self.resolvers.items() if (whats := each.whats())}
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a program in the pod, with the pod's resolv.conf."""
+        """Run a program in the pod, with the pod's resolv.conf; one that the machine lacks is an error."""
+        assert shutil.which(command[0]), f"{command[0]} is not there: `.ci/bootstrap test` installs it"
         words = ["ip", "netns", "exec", self.client.name, *command]
         return subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
 
@@ -278,6 +232,3 @@ def _files(pod: Namespace) -> Iterator[None]:
         directory.rmdir()
         if is_first and not os.listdir(NETNS_FILES):
             NETNS_FILES.rmdir()
-
-
-STRAW: Final = ports.DNS
