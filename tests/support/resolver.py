@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
+import dns.exception
 import dns.flags
 import dns.message
 import dns.name
@@ -44,7 +45,7 @@ EXAMPLE: Final[Zone] = {
 
 
 class Asked(NamedTuple):
-    """One query that a resolver got."""
+    """One query that a resolver got; name and type are empty when it cannot be read."""
 
     name: str
     kind: str
@@ -59,12 +60,15 @@ class Asked(NamedTuple):
         return self.name, self.kind, self.protocol
 
 
-class Reset(NamedTuple):
-    """What a behaviour yields to end a TCP connection with a reset; nothing over UDP."""
+class Ending(NamedTuple):
+    """What a behaviour yields to end a TCP connection; nothing over UDP."""
+
+    data: bytes = b""
+    """Goes out before it, without a length."""
+    is_reset: bool = False
 
 
-RESET: Final = Reset()
-Behaviour = Callable[[dns.message.Message, dns.message.Message, str], Iterator[bytes | Reset]]
+Behaviour = Callable[[dns.message.Message, dns.message.Message, str], Iterator[bytes | Ending]]
 """Takes the query, the honest answer, and the protocol; yields the messages that are sent, in this order."""
 
 
@@ -132,18 +136,24 @@ class Resolver:
             while len(head := stream.read(2)) == 2:
                 wire = stream.read(int.from_bytes(head, "big"))
                 for message in self._answers(wire, "tcp", peer):
-                    if isinstance(message, Reset):
-                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
+                    if isinstance(message, Ending):
+                        sock.sendall(message.data)
+                        if message.is_reset:
+                            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
                         return
                     self.sent.append(message)
                     sock.sendall(len(message).to_bytes(2, "big") + message)
 
-    def _answers(self, wire: bytes, protocol: str, source: Any) -> Iterator[bytes | Reset]:
-        query = dns.message.from_wire(wire)
+    def _answers(self, wire: bytes, protocol: str, source: Any) -> Iterator[bytes | Ending]:
+        asker = Endpoint(canonical_ip(source[0]), source[1])
+        try:
+            query = dns.message.from_wire(wire)
+        except dns.exception.DNSException:
+            self._asked.append(Asked("", "", protocol, asker, wire))
+            return iter(())
         question = query.question[0]
         name = question.name.to_text(omit_final_dot=True)
         kind = dns.rdatatype.to_text(question.rdtype)
-        asker = Endpoint(canonical_ip(source[0]), source[1])
         self._asked.append(Asked(name, kind, protocol, asker, wire))
         behaviour = self.behaviours.get(name.lower(), honest)
         return behaviour(query, self._answer(query, name.lower(), kind), protocol)
@@ -225,9 +235,32 @@ def twice(query: dns.message.Message, answer: dns.message.Message, protocol: str
     yield _forged(answer)
 
 
-def reset(query: dns.message.Message, answer: dns.message.Message, protocol: str) -> Iterator[Reset]:
+def reset(query: dns.message.Message, answer: dns.message.Message, protocol: str) -> Iterator[Ending]:
     """End the connection with a reset."""
-    yield RESET
+    yield Ending(is_reset=True)
+
+
+def half(query: dns.message.Message, answer: dns.message.Message, protocol: str) -> Iterator[Ending]:
+    """End the connection within the answer."""
+    wire = answer.to_wire()
+    yield Ending(len(wire).to_bytes(2, "big") + wire[: len(wire) // 2])
+
+
+def whole(query: dns.message.Message, answer: dns.message.Message, protocol: str) -> Iterator[bytes]:
+    """Send all of it, whatever the client takes over UDP."""
+    yield answer.to_wire()
+
+
+def refusing(query: dns.message.Message, answer: dns.message.Message, protocol: str) -> Iterator[bytes]:
+    """Answer that it does not answer."""
+    refusal = dns.message.make_response(query)
+    refusal.set_rcode(dns.rcode.REFUSED)
+    yield refusal.to_wire()
+
+
+def confused(query: dns.message.Message, answer: dns.message.Message, protocol: str) -> Iterator[bytes]:
+    """Answer FORMERR and no question, as one does that cannot read it."""
+    yield query.to_wire()[:2] + bytes((0x80, dns.rcode.FORMERR)) + bytes(8)
 
 
 def first(*behaviours: Behaviour) -> Behaviour:
@@ -235,7 +268,7 @@ def first(*behaviours: Behaviour) -> Behaviour:
 
     def together(
         query: dns.message.Message, answer: dns.message.Message, protocol: str
-    ) -> Iterator[bytes | Reset]:
+    ) -> Iterator[bytes | Ending]:
         for each in behaviours:
             yield from each(query, answer, protocol)
 
