@@ -87,7 +87,8 @@ class Ledger:
         """Check all of it; the daemon may count a moment after its answer."""
         with suppress(AssertionError):
             wait_for(lambda: self.grown() == expected, "the books agree", SETTLED_S)
-        assert self.grown() == expected
+        grown = self.grown()
+        assert grown == expected, f"{grown}, and not {expected}"
 
     def agrees(
         self, captured: int, requests: Mapping[Key, int], asked: Mapping[str, Sequence[What]] | None = None
@@ -96,4 +97,5 @@ class Ledger:
         asked = {ip: sorted(whats) for ip, whats in (asked or {}).items()}
         upstream = Counter((kind, protocol) for whats in asked.values() for _, kind, protocol in whats)
         self.shows(Books(captured, Counter(requests), upstream, Counter(), upstream.total(), Counter()))
-        assert self._whats() == asked
+        whats = self._whats()
+        assert whats == asked, f"{whats}, and not {asked}"

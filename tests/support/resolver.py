@@ -82,6 +82,8 @@ class Resolver:
         self.sent: list[bytes] = []
         """Every message that went out."""
         self._asked: list[Asked] = []
+        self._unanswered: list[Asked] = []
+        self._streams: set[socket.socket] = set()
         self._is_closed = False
         self._udp = at.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM)
         self._udp.settimeout(None)
@@ -107,6 +109,15 @@ class Resolver:
         )
         return Asked(*found[-1])
 
+    def give_up(self) -> None:
+        """Refuse what was never answered over UDP, and end all connections: nobody is to wait any longer."""
+        unanswered, self._unanswered = self._unanswered, []
+        for each in unanswered:
+            self.send_to(_refusal(each.wire), each.source)
+        for sock in tuple(self._streams):
+            with contextlib.suppress(OSError):  # it has just ended
+                sock.shutdown(socket.SHUT_RDWR)
+
     def send_to(self, data: bytes, client: Endpoint) -> None:
         """Send a datagram from port 53, as an answer that comes late would."""
         self.sent.append(data)
@@ -126,16 +137,26 @@ class Resolver:
             wire, source = self._udp.recvfrom(65535)
             if self._is_closed:
                 return
-            for message in self._answers(wire, "udp", source):
-                if isinstance(message, bytes):
-                    self.send_to(message, Endpoint(*source[:2]))
+            asked = self._note(wire, "udp", source)
+            messages = [each for each in self._answers(asked) if isinstance(each, bytes)]
+            for message in messages:
+                self.send_to(message, asked.source)
+            if not messages:
+                self._unanswered.append(asked)
 
     def _stream(self, sock: socket.socket, peer: Any) -> None:
         """Answer what comes on a connection until the client ends it, or a behaviour does."""
+        self._streams.add(sock)
+        try:
+            self._talk(sock, peer)
+        finally:
+            self._streams.discard(sock)
+
+    def _talk(self, sock: socket.socket, peer: Any) -> None:
         with contextlib.suppress(ConnectionError, TimeoutError), sock.makefile("rb") as stream:
             while len(head := stream.read(2)) == 2:
                 wire = stream.read(int.from_bytes(head, "big"))
-                for message in self._answers(wire, "tcp", peer):
+                for message in self._answers(self._note(wire, "tcp", peer)):
                     if isinstance(message, Ending):
                         sock.sendall(message.data)
                         if message.is_reset:
@@ -144,21 +165,24 @@ class Resolver:
                     self.sent.append(message)
                     sock.sendall(len(message).to_bytes(2, "big") + message)
 
-    def _answers(self, wire: bytes, protocol: str, source: Any) -> Iterator[bytes | Ending]:
-        asker = Endpoint(canonical_ip(source[0]), source[1])
-        try:
-            query = dns.message.from_wire(wire)
-        except dns.exception.DNSException:
-            self._asked.append(Asked("", "", protocol, asker, wire))
-            return iter(())
-        question = query.question[0]
-        name = question.name.to_text(omit_final_dot=True)
-        kind = dns.rdatatype.to_text(question.rdtype)
-        self._asked.append(Asked(name, kind, protocol, asker, wire))
-        behaviour = self.behaviours.get(name.lower(), honest)
-        return behaviour(query, self._answer(query, name.lower(), kind), protocol)
+    def _note(self, wire: bytes, protocol: str, source: Any) -> Asked:
+        name = kind = ""
+        with contextlib.suppress(dns.exception.DNSException):
+            question = dns.message.from_wire(wire).question[0]
+            name = question.name.to_text(omit_final_dot=True)
+            kind = dns.rdatatype.to_text(question.rdtype)
+        asked = Asked(name, kind, protocol, Endpoint(canonical_ip(source[0]), source[1]), wire)
+        self._asked.append(asked)
+        return asked
 
-    def _answer(self, query: dns.message.Message, name: str, kind: str) -> dns.message.Message:
+    def _answers(self, asked: Asked) -> Iterator[bytes | Ending]:
+        if asked.kind:
+            query = dns.message.from_wire(asked.wire)
+            behaviour = self.behaviours.get(asked.name.lower(), honest)
+            yield from behaviour(query, self._answer(query, asked), asked.protocol)
+
+    def _answer(self, query: dns.message.Message, asked: Asked) -> dns.message.Message:
+        name, kind = asked.name.lower(), asked.kind
         response = dns.message.make_response(query, recursion_available=True)
         records = self.zone.get((name, kind))
         if records:
@@ -260,7 +284,7 @@ def refusing(query: dns.message.Message, answer: dns.message.Message, protocol: 
 
 def confused(query: dns.message.Message, answer: dns.message.Message, protocol: str) -> Iterator[bytes]:
     """Answer FORMERR and no question, as one does that cannot read it."""
-    yield query.to_wire()[:2] + bytes((0x80, dns.rcode.FORMERR)) + bytes(8)
+    yield _refusal(query.to_wire())
 
 
 def first(*behaviours: Behaviour) -> Behaviour:
@@ -282,6 +306,10 @@ POISON: Final = "192.0.2.66"
 def forgery(query: bytes) -> bytes:
     """Return an answer to a query that is right in all but where it leads, and who sends it."""
     return _forged(dns.message.make_response(dns.message.from_wire(query)))
+
+
+def _refusal(query: bytes) -> bytes:
+    return query[:2] + bytes((0x80 | query[2] & 0x78, dns.rcode.FORMERR)) + bytes(8)
 
 
 def _forged(answer: dns.message.Message, *, identifier: int | None = None, name: str = "") -> bytes:
