@@ -44,6 +44,7 @@ FILES: Final = {
     "nsswitch.conf": "hosts: files dns\n",
     "hosts": "127.0.0.1 localhost\n",
 }
+STUB: Final = Path(__file__).with_name("stub.c")
 NETNS_FILES: Final = Path("/etc/netns")
 WEB4, WEB6 = "10.96.78.1", "fd96:78::1"
 OLD4, STORE4, WILD4, API4 = "10.96.78.2", "10.96.78.3", "10.96.78.4", "10.96.78.5"
@@ -133,6 +134,22 @@ class Captured:
         words = ["ip", "netns", "exec", self.client.name, *command]
         return subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
 
+    def glibc(self, name: str) -> set[str]:
+        """Return the addresses that getaddrinfo() of glibc finds; none when it fails."""
+        done = self.run("getent", "ahosts", name)
+        assert done.stderr == "", done.stderr
+        return {line.split()[0] for line in done.stdout.splitlines()}
+
+    def musl(self, stub: str, name: str) -> set[str]:
+        """Return the addresses that getaddrinfo() of musl finds, or the words of its error."""
+        printed = self.run(stub, name).stdout
+        return set(printed.removeprefix(f"{name}:").split())
+
+    def busybox(self, *words: str) -> set[str]:
+        """Return the addresses that busybox nslookup finds."""
+        lines = self.run("busybox", "nslookup", *words).stdout.splitlines()[2:]
+        return {line.split()[1] for line in lines if line.startswith("Address")}
+
     def dig(self, *words: str) -> Answer:
         """Ask with dig, which takes one answer or fails."""
         done = self.run("dig", "+yaml", "+tries=1", "+time=9", *words)
@@ -183,6 +200,15 @@ def unframed(sock: socket.socket, count: int) -> list[bytes]:
     """Read `count` messages."""
     with sock.makefile("rb") as stream:
         return [stream.read(int.from_bytes(stream.read(2), "big")) for _ in range(count)]
+
+
+def musl_stub(directory: Path) -> str:
+    """Build stub.c with musl and return the program."""
+    assert shutil.which("musl-gcc"), "musl-gcc is not there: `.ci/bootstrap test` installs it"
+    program = str(directory / "stub")
+    command = ["musl-gcc", "-static", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, str(STUB)]
+    subprocess.run(command, check=True, timeout=30)
+    return program
 
 
 @contextmanager
