@@ -56,7 +56,7 @@ def read(node: Node, pod: str) -> Books:
     def by_query(name: str) -> Counter[Key]:
         total: Counter[Key] = Counter()
         for (kind, protocol), value in by(name, "request_query_type", "request_protocol"):
-            total[kind, protocol] += value
+            total[kind.upper(), protocol] += value  # ztunnel, and so we, write them small
         return total
 
     with decoded.opened(node.name) as maps:

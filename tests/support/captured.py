@@ -111,7 +111,7 @@ class Captured:
         """Enrol both pods, `client` with its DNS."""
         call = self.node.client.call
         call("enroll", pod="demo/client", netns=self.client.name, options={"dns": True})
-        call("enroll", pod="demo/web-1", netns=self.web.name)
+        call("enroll", pod="demo/web-1", netns=self.web.name, options={"dns": False})
 
     def ledger(self) -> Ledger:
         """Begin to count."""
