@@ -42,7 +42,8 @@ bench-steering: ## Measure steering beside iptables, enrolment and 200 pods, abo
 bench-state: install ## Measure lookups, changes and memory of a mesh of 10,000 workloads (BENCH_JSON=FILE writes them)
 	@BENCH_JSON="$(BENCH_JSON)" $(BIN)/python -m tests.bench.state $(ARGS)
 
-test: install ## Run every test and check, as CI does (needs root)
+test: ## Run every test and check, as CI does (needs root)
+	@.ci/bootstrap test
 	@$(UNIT_TESTS) $(ARGS); unit=$$?; $(ROOT_TESTS) $(ARGS); root=$$?; \
 	: a selection in ARGS may find nothing on one side, which pytest calls 5; \
 	case "$$unit $$root" in "0 0" | "0 5" | "5 0") ;; *) exit 1 ;; esac
@@ -50,7 +51,8 @@ test: install ## Run every test and check, as CI does (needs root)
 test-unit: install ## Run the tests and checks that need neither root nor BPF
 	@$(UNIT_TESTS) $(ARGS)
 
-test-root: install ## Run the tests that load BPF and make network namespaces (needs root)
+test-root: ## Run the tests that load BPF and make network namespaces (needs root)
+	@.ci/bootstrap test
 	@$(ROOT_TESTS) $(ARGS)
 
 soak: install ## Run the long tests: a million fuzz cases, 200,000 connections, 10,000 idle, 200 pods (needs root)

@@ -95,8 +95,11 @@ def test_a_machine_without_apt_is_told_what_it_lacks(machine: Machine) -> None:
     assert "no apt-get" in sentence
 
 
-@pytest.mark.parametrize(("purpose", "missing"), [((), "curl"), (("bench",), "curl gcc")])
-def test_only_benchmarks_need_a_compiler(machine: Machine, purpose: tuple[str, ...], missing: str) -> None:
+@pytest.mark.parametrize(
+    ("purpose", "missing"),
+    [((), "curl"), (("bench",), "curl gcc"), (("test",), "busybox curl gcc musl-tools")],
+)
+def test_only_benchmarks_and_tests_compile(machine: Machine, purpose: tuple[str, ...], missing: str) -> None:
     machine.lacks("curl")
     status, [sentence] = machine.bootstrap(*purpose)
     assert status == 1
