@@ -28,6 +28,7 @@ def snapshot() -> Snapshot:
     """Return what there is now. Needs root, bpftool and iproute2."""
     return {
         "network namespace": frozenset(_entries(Path("/run/netns"))),
+        "files of a network namespace": frozenset(_entries(Path("/etc/netns"))),
         "link": frozenset(name for _, name in socket.if_nameindex()),
         "mount": frozenset(_mounts()),
         "pin": frozenset(_below(Path("/sys/fs/bpf"))),
