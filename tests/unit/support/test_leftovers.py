@@ -27,6 +27,12 @@ def _namespace() -> AbstractContextManager[None]:
     return _commands(["ip", "netns", "add", NAME], ["ip", "netns", "delete", NAME])
 
 
+def _files() -> AbstractContextManager[None]:
+    directory = f"/etc/netns/{NAME}"
+    remove = f"rmdir {directory} && rmdir --ignore-fail-on-non-empty /etc/netns"
+    return _commands(["mkdir", "-p", directory], ["sh", "-c", remove])
+
+
 def _link() -> AbstractContextManager[None]:
     link = f"zpt{os.getpid()}"
     make = ["ip", "link", "add", link, "type", "veth", "peer", "name", f"{link}p"]
@@ -66,6 +72,7 @@ def _process() -> Iterator[None]:
     ("make", "kind"),
     [
         (_namespace, "network namespace"),
+        (_files, "files of a network namespace"),
         (_link, "link"),
         (_rule, "rule"),
         (_route, "route"),
