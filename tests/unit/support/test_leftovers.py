@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,18 @@ def _commands(make: list[str], remove: list[str]) -> Iterator[None]:
 
 def _namespace() -> AbstractContextManager[None]:
     return _commands(["ip", "netns", "add", NAME], ["ip", "netns", "delete", NAME])
+
+
+@contextmanager
+def _file() -> Iterator[None]:
+    directory = Path("/etc/netns", NAME)
+    directory.mkdir(parents=True)
+    try:
+        yield
+    finally:
+        directory.rmdir()
+        with suppress(OSError):  # another has something there
+            directory.parent.rmdir()
 
 
 def _link() -> AbstractContextManager[None]:
@@ -66,6 +78,7 @@ def _process() -> Iterator[None]:
     ("make", "kind"),
     [
         (_namespace, "network namespace"),
+        (_file, "file of a namespace"),
         (_link, "link"),
         (_rule, "rule"),
         (_route, "route"),
