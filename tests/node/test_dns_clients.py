@@ -142,8 +142,9 @@ def test_a_headless_service_has_an_address_per_endpoint(world: Captured, stub: s
 def test_an_endpoint_of_it_has_a_name(world: Captured, stub: str, pod: str) -> None:
     ledger = world.ledger()
     assert world.dig(f"{pod}.{DB_FULL}").data("A") == [DB[pod][0]]
+    assert world.dig(f"{DB[pod][0].replace('.', '-')}.{DB_FULL}").data("A") == [DB[pod][0]]
     assert world.glibc(f"{pod}.db") == set(DB[pod])
-    ledger.agrees(2, {A: 2, AAAA: 1})
+    ledger.agrees(3, {A: 3, AAAA: 1})
     assert world.musl(stub, f"{pod}.db.demo") == world.busybox(f"{pod}.{DB_FULL}") == set(DB[pod])
     assert world.whats() == {}
 
@@ -200,7 +201,7 @@ def test_the_metrics_say_whose_queries_they_are(world: Captured) -> None:
 
 def test_srv_leads_to_the_port_of_a_service(world: Captured) -> None:
     ledger = world.ledger()
-    for owner in ("_80._tcp.web", f"_80._tcp.{FULL}"):
+    for owner in ("_80._tcp.web", f"_http._tcp.{FULL}"):
         assert world.dig(owner, "SRV").records == [f"{owner}. 30 IN SRV 0 100 80 {FULL}."]
     ledger.agrees(2, {("SRV", "udp"): 2})
 

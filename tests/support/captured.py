@@ -88,7 +88,8 @@ class Captured:
 
     def records(self) -> list[Workload | Service]:
         """Return what the mesh file says."""
-        web = service("demo/web.demo.svc.cluster.local", WEB4, WEB6, ports={80: 8080, 8443: 8443})
+        ports = {80: 8080, 8443: 8443}
+        web = service("demo/web.demo.svc.cluster.local", WEB4, WEB6, ports=ports, port_names=(("http", 80),))
         headless = service("demo/db.demo.svc.cluster.local", ports={5432: 5432})
         here = replace(workload("demo/client", *self.client.ips, node=self.node.name), **TRACE)  # type: ignore[arg-type]
         return [
