@@ -47,6 +47,16 @@ class Bench:
                 poller.flush()
             assert self.crashes == []
 
+    def narrow(self, *socks: socket.socket) -> int:
+        """Fix the buffers of sockets, which grow by tens of megabytes otherwise, depending on the timing;
+        return how many bytes they take together.
+        """
+        options = (socket.SO_SNDBUF, socket.SO_RCVBUF)
+        for sock in socks:
+            for option in options:
+                sock.setsockopt(socket.SOL_SOCKET, option, 1 << 18)
+        return sum(sock.getsockopt(socket.SOL_SOCKET, option) for sock in socks for option in options)
+
     def flood(self, sock: socket.socket) -> int:
         """Send until the other side, which does not read, stalls it for good; return how much went."""
         sock.setblocking(False)

@@ -28,7 +28,7 @@ def snapshot() -> Snapshot:
     """Return what there is now. Needs root, bpftool and iproute2."""
     return {
         "network namespace": frozenset(_entries(Path("/run/netns"))),
-        "files of a network namespace": frozenset(_entries(Path("/etc/netns"))),
+        "file of a namespace": frozenset(_everything_below(Path("/etc/netns"))),
         "link": frozenset(name for _, name in socket.if_nameindex()),
         "mount": frozenset(_mounts()),
         "pin": frozenset(_below(Path("/sys/fs/bpf"))),
@@ -62,6 +62,12 @@ def _entries(directory: Path) -> list[str]:
 def _below(directory: Path) -> Iterator[str]:
     for parent, directories, files in os.walk(directory):
         yield from (f"{parent}/{name}" for name in (*directories, *files) if OURS.search(f"{parent}/{name}"))
+
+
+def _everything_below(directory: Path) -> Iterator[str]:
+    """What the lab writes for `ip netns exec` bears its pods' names, and none of ours."""
+    for parent, directories, files in os.walk(directory):
+        yield from (f"{parent}/{name}" for name in (*directories, *files))
 
 
 def _mount_points() -> Iterator[tuple[str, str]]:

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Looks up names by the C library that it was built with: `stub NAME...`. For each a line with the addresses in
- * the library's order, or with the error's text; the exit status is the number of names that were not found.
+/* Looks up names by the C library that it was built with: `stub NAME...`. For each a line with the addresses
+ * in the library's order, or with the error's text; the exit status is the number of names that were not
+ * found.
  */
 #include <netdb.h>
 #include <stdio.h>

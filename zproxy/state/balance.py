@@ -4,8 +4,9 @@ What is found is remembered with the snapshot, for all clients to whom the same 
 service has many, they are not looked at one by one unless their nearness or weights differ.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from zproxy.model.addr import Endpoint
@@ -21,13 +22,16 @@ CROWD: Final = 256
 SHARED: Final = 32
 """Endpoints from which on a list is too long to have one for each address and port that a client dials."""
 
+_FIELDS: Final[Mapping[Scope, str]] = {
+    Scope.REGION: "locality.region",
+    Scope.ZONE: "locality.zone",
+    Scope.SUBZONE: "locality.subzone",
+    Scope.NODE: "node",
+    Scope.CLUSTER: "cluster_id",
+    Scope.NETWORK: "network",
+}
 _SCOPES: Final[Mapping[Scope, Callable[[Workload], str]]] = {
-    Scope.REGION: lambda each: each.locality.region,
-    Scope.ZONE: lambda each: each.locality.zone,
-    Scope.SUBZONE: lambda each: each.locality.subzone,
-    Scope.NODE: lambda each: each.node,
-    Scope.CLUSTER: lambda each: each.cluster_id,
-    Scope.NETWORK: lambda each: each.network,
+    scope: attrgetter(field) for scope, field in _FIELDS.items()
 }
 
 
@@ -54,9 +58,10 @@ def candidates(
     found: Sequence[Candidate] | None = mesh.memo[key]
     if found is None:
         question = _Question(mesh, service, source, to, is_waypoint)
-        members = _alike(mesh, service) if service.target_port(to.port) and not scopes else ()
-        if members:
-            return Crowd(members, partial(_reached, question), partial(_listed, question, place))
+        alike = _alike(question, place) if service.target_port(to.port) else _NOBODY
+        if alike.members:
+            reached = partial(_reached, question, alike.near)
+            return Crowd(alike.members, reached, partial(_listed, question, place))
         found = _listed(question, place)
         mesh.memo.keep(key, found)
     return found
@@ -116,6 +121,17 @@ class _Question(NamedTuple):
     is_waypoint: bool
 
 
+class _Alike(NamedTuple):
+    """Endpoints of a service that are well, equally near to a client, and weigh the same."""
+
+    members: Sequence[Workload]
+    near: Collection[object] = ()
+    """Where they are, as `_whereabouts` has it; empty where that does not matter."""
+
+
+_NOBODY: Final = _Alike(())
+
+
 class _Faces(NamedTuple):
     """What the endpoints of a service show."""
 
@@ -131,22 +147,46 @@ def _scopes(service: Service) -> Sequence[Scope]:
     return balancer.routing_preferences if asks else ()
 
 
-def _alike(mesh: Mesh, service: Service) -> Sequence[Workload]:
-    """Return the endpoints that are well; nobody, if they are few, differ in weight, or are not drawn."""
+def _whereabouts(scopes: Sequence[Scope]) -> Callable[[Workload], object]:
+    """Return what tells where a workload is, as far as `scopes` ask."""
+    return attrgetter(*(_FIELDS[scope] for scope in scopes))
+
+
+def _alike(question: _Question, place: tuple[str, ...]) -> _Alike:
+    """Return who is equally good for a client in `place`: nobody, if few, of many weights, or not drawn."""
+    mesh, service = question.mesh, question.service
     if len(mesh.endpoints(service.key)) < CROWD:
-        return ()
-    key = ("alike", service.key)
-    found: Sequence[Workload] | None = mesh.service_memo[key]
+        return _NOBODY
+    key = ("alike", service.key, place)
+    found: _Alike | None = mesh.service_memo[key]
     if found is None:
-        found = mesh.endpoints(service.key)
-        if service.load_balancer.health_policy is HealthPolicy.ONLY_HEALTHY:
-            ill = Status.UNHEALTHY
-            found = [each for each in found if each.status is not ill]
+        found = _nearest(question)
         is_sticky = service.load_balancer.session_affinity is SessionAffinity.CLIENT_IP
-        if is_sticky or len({each.capacity for each in found}) > 1:
-            found = ()
+        if is_sticky or len({each.capacity for each in found.members}) > 1:
+            found = _NOBODY
         mesh.service_memo.keep(key, found)
     return found
+
+
+def _nearest(question: _Question) -> _Alike:
+    """Return the nearest of the endpoints that are well; whether they can be reached is not asked."""
+    service, source = question.service, question.source
+    well: Sequence[Workload] = question.mesh.endpoints(service.key)
+    if service.load_balancer.health_policy is HealthPolicy.ONLY_HEALTHY:
+        ill = Status.UNHEALTHY
+        well = [each for each in well if each.status is not ill]
+    scopes = _scopes(service)
+    if not scopes or not well:
+        return _Alike(well)
+    where = _whereabouts(scopes)
+    some = dict(zip(map(where, well), well, strict=True))
+    if service.load_balancer.mode is BalancerMode.STRICT:
+        near = {where(source)} & some.keys()
+    else:
+        ranks = {place: rank(scopes, source, one) for place, one in some.items()}
+        best = max(ranks.values())
+        near = {place for place, its in ranks.items() if its == best}
+    return _Alike(well if len(near) == len(some) else [each for each in well if where(each) in near], near)
 
 
 def _listed(question: _Question, place: tuple[str, ...]) -> Sequence[Candidate]:
@@ -192,7 +232,10 @@ def _usable(question: _Question, trace: Trace | None) -> Iterator[Candidate]:
             trace.note("endpoint", "left out", f"{workload.pod}: {found}")
 
 
-def _reached(question: _Question, workload: Workload) -> Candidate | None:
+def _reached(question: _Question, near: Collection[object], workload: Workload) -> Candidate | None:
+    """Return `workload`, an endpoint, as a candidate; None if it is none, or not where it has to be."""
+    if near and _whereabouts(_scopes(question.service))(workload) not in near:
+        return None
     found = _candidate(question, workload)
     return None if isinstance(found, str) else found
 

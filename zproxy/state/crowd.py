@@ -37,6 +37,8 @@ class Crowd(Sequence[Candidate]):
 
     def of(self, workload: Workload) -> Candidate | None:
         """Return an endpoint of the service as a candidate; None if it is none."""
+        if self.at(0) is None:
+            return next((each for each in self.all() if each.workload.uid == workload.uid), None)
         return self._candidate(workload)
 
     def all(self) -> Sequence[Candidate]:
@@ -50,6 +52,8 @@ class Crowd(Sequence[Candidate]):
         return len(self.all())
 
     def __iter__(self) -> Iterator[Candidate]:
+        if self.at(0) is None:
+            return iter(self.all())  # perhaps none of them can be reached, and others take their place
         return (found for each in self._members if (found := self._candidate(each)) is not None)
 
     @overload

@@ -82,10 +82,11 @@ def _by_address(
     """Return what is asked for, if it is of this pod."""
     if asked.ip == connection_dst.ip:
         return asked, None
+    workload = mesh.by_ip(asked.ip, local.network)
     if local.application_tunnel is not None:
         _note(trace, "application tunnel", "any address", f"{local.pod} takes what is meant for {asked.ip}")
-        return asked, service_at(mesh, local.network, asked.ip, local.namespace)
-    workload = mesh.by_ip(asked.ip, local.network)
+        is_pods = workload is not None
+        return asked, service_at(mesh, local.network, asked.ip, local.namespace, is_exact=is_pods)
     service = None
     if workload is None:
         service = service_at(mesh, local.network, asked.ip, local.namespace)

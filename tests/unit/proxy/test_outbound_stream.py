@@ -190,14 +190,15 @@ def test_an_endpoint_that_cannot_be_reached_is_replaced_and_then_left_out(
 def test_an_endpoint_whose_app_is_not_there_is_replaced_and_nothing_said_is_lost(plane: Plane) -> None:
     plane.mesh = web(*pods())
     servers = play(plane, ONE), play(plane, TWO)
-    warm = [plane.dial(*VIP) for _ in range(2)]
-    accept(plane, 2, *servers)
+    warm = []
+    while not all(server.peers for server in servers):  # what is said goes along where there is a tunnel
+        warm.append(plane.dial(*VIP))
+        accept(plane, len(warm), *servers)
     near = plane.dial(*VIP, said=b"said before")
-    plane.wait(lambda: len(requests(*servers)) == 3)
-    first = next(peer for peer in requests(*servers) if len(peer.requests) == 2)
-    plane.wait(lambda: first.received == b"said before")
-    first.wire.respond(first.streams[1], 503, end=True)
-    plane.wait(lambda: len(requests(*servers)) == 4)
+    plane.wait(lambda: any(peer.received == b"said before" for peer in requests(*servers)))
+    first = next(peer for peer in requests(*servers) if peer.received == b"said before")
+    first.wire.respond(first.streams[-1], 503, end=True)
+    plane.wait(lambda: len(requests(*servers)) == len(warm) + 2)
     second = next(peer for peer in requests(*servers) if peer is not first)
     second.wire.respond(second.streams[-1], 200)
     near.sendall(b" and after")
@@ -207,7 +208,6 @@ def test_an_endpoint_whose_app_is_not_there_is_replaced_and_nothing_said_is_lost
     second.wire.end(second.streams[-1])
     record = plane.ended(1)[0]
     assert (record.error, record.bytes_sent) == ("", len(b"said before and after"))
-    assert len(warm) == 2
 
 
 def test_a_plain_endpoint_may_take_over_what_was_said(plane: Plane) -> None:

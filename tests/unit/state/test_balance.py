@@ -230,10 +230,10 @@ def test_of_many_endpoints_none_is_looked_at_before_it_is_picked(of: Service) ->
     [
         (WEB, replace(MANY[0], capacity=2)),
         (balancing(session_affinity=SessionAffinity.CLIENT_IP), MANY[0]),
-        (balancing(mode=BalancerMode.STRICT, routing_preferences=(Scope.NETWORK,)), MANY[0]),
-        (balancing(mode=BalancerMode.FAILOVER, routing_preferences=(Scope.ZONE,)), MANY[0]),
+        (balanced(BalancerMode.STRICT, Scope.NETWORK), replace(MANY[0], capacity=2)),
+        (balanced(BalancerMode.FAILOVER, Scope.ZONE), replace(MANY[0], capacity=2)),
     ],
-    ids=["weights", "affinity", "strict", "failover"],
+    ids=["weights", "affinity", "weights, strict", "weights, failover"],
 )
 def test_where_they_differ_there_is_a_list_which_clients_share(of: Service, first: Workload) -> None:
     known = many(of, first)
@@ -257,7 +257,8 @@ def test_clients_elsewhere_have_a_list_of_their_own() -> None:
 
 
 def test_a_client_that_dials_a_whole_range_makes_one_list() -> None:
-    of = replace(balanced(BalancerMode.FAILOVER, Scope.ZONE), cidr_vips=(NetworkCidr("", "10.97.0.0", 16),))
+    sticky = balancing(session_affinity=SessionAffinity.CLIENT_IP)
+    of = replace(sticky, cidr_vips=(NetworkCidr("", "10.97.0.0", 16),))
     known = many(of)
     lists = {id(candidates(known, of, SOURCE, Endpoint(f"10.97.0.{number}", 80))) for number in range(100)}
     assert len(lists) == 1
@@ -279,3 +280,41 @@ def test_a_port_that_endpoints_name_and_the_service_does_not_is_found_among_many
     assert [each.target_port for each in candidates(known, WEB, SOURCE, Endpoint("10.96.0.1", 9000))] == [
         9001
     ]
+
+
+@pytest.mark.parametrize("mode", [BalancerMode.STRICT, BalancerMode.FAILOVER])
+@pytest.mark.parametrize(
+    "scopes", [(Scope.ZONE,), (Scope.NETWORK, Scope.REGION, Scope.ZONE), (Scope.NODE, Scope.ZONE)], ids=str
+)
+@pytest.mark.parametrize("reach", [("10.0.0.1",), ()], ids=["in reach", "out of reach"])
+def test_the_nearest_of_many_are_those_of_the_list(
+    mode: BalancerMode, scopes: tuple[Scope, ...], reach: tuple[str, ...]
+) -> None:
+    of = balanced(mode, *scopes)
+    near = [
+        replace(MANY[0], locality=SOURCE.locality, node=SOURCE.node),
+        replace(MANY[1], locality=SOURCE.locality, workload_ips=reach),
+        replace(MANY[2], locality=Locality("r1", "z2"), capacity=9),
+        replace(MANY[3], network="net2", workload_ips=(), locality=SOURCE.locality),
+    ]
+    for first in (near, near[1:]):
+        known = many(of, *first)
+        found = candidates(known, of, SOURCE, TO)
+        assert list(found) == list(candidates(known, of, SOURCE, TO, trace=Trace()))
+        if isinstance(found, Crowd):
+            assert list(found.all()) == list(found)
+            places = [found.at(place) for place in range(found.places)]
+            assert {None, *found} >= {None, *places}
+            assert [found.of(behind(each, of)) for each in MANY[4:]] == [
+                next((each for each in found if each.workload.uid == one.uid), None) for one in MANY[4:]
+            ]
+
+
+def test_those_that_weigh_otherwise_do_no_harm_where_they_are_not_near() -> None:
+    of = balanced(BalancerMode.FAILOVER, Scope.ZONE)
+    known = many(
+        of, *(replace(each, locality=SOURCE.locality) for each in MANY[:9]), replace(MANY[9], capacity=3)
+    )
+    found = candidates(known, of, SOURCE, TO)
+    assert isinstance(found, Crowd)
+    assert [each.workload.name for each in found] == [f"w{number}" for number in range(9)]

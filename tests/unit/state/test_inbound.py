@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from tests.support.mesh import behind, mesh, service, workload
 from zproxy.model import ports
 from zproxy.model.addr import Endpoint
-from zproxy.model.service import GatewayAddress, NamespacedHostname, NetworkAddress, Service, WeightedWaypoint
+from zproxy.model.service import (
+    GatewayAddress,
+    NamespacedHostname,
+    NetworkAddress,
+    NetworkCidr,
+    Service,
+    WeightedWaypoint,
+)
 from zproxy.model.settings import Compat, Settings
 from zproxy.model.workload import ApplicationTunnel, AppProtocol, ServicePort, Status, Workload
 from zproxy.state.inbound import Admit, Reject, admit
@@ -241,6 +248,15 @@ def test_waypoints(records: tuple[Record, ...], authority: str, expected: Admit 
         assert decision.status == expected
     else:
         assert decision == expected
+
+
+@pytest.mark.parametrize(("ip", "is_of_it"), [("10.10.0.5", False), ("10.10.0.77", True)])
+def test_what_a_tunnel_takes_for_a_pod_is_not_of_the_range_around_it(ip: str, is_of_it: bool) -> None:
+    around = replace(service("demo/around.test"), cidr_vips=(NetworkCidr("", "10.10.0.0", 16),))
+    gate = replace(WAYPOINT, application_tunnel=ApplicationTunnel(AppProtocol.PROXY, 15088))
+    found = admit(mesh(gate, TARGET, around), gate, AT_WAYPOINT, f"{ip}:80")
+    assert isinstance(found, Admit)
+    assert found.service == (around if is_of_it else None)
 
 
 @pytest.mark.parametrize("authority", ["10.10.0.5:80", "10.10.0.4:80"])

@@ -117,6 +117,11 @@ ROWS = {
         DOUBLE,
     ),
     "known_dest_tcp": (mesh(TCP_LOCAL), "127.0.0.2:80", ("TCP", "", "127.0.0.2:80")),
+    "known_dest_remote_node_tcp": (
+        mesh(replace(TCP_LOCAL, node="remote")),
+        "127.0.0.2:80",
+        ("TCP", "", "127.0.0.2:80"),
+    ),
     "known_dest_hbone": (mesh(LOCAL), "127.0.0.2:80", ("HBONE", "127.0.0.2:80", "127.0.0.2:15008")),
     "known_dest_remote_node_hbone": (
         mesh(replace(LOCAL, node="remote")),
@@ -196,6 +201,16 @@ ROWS = {
 @pytest.mark.parametrize(("known", "to", "expected"), ROWS.values(), ids=ROWS)
 def test_build_request(known: Mesh, to: str | Endpoint, expected: tuple[str, ...]) -> None:
     assert brief(routed(known, to)) == expected
+
+
+def test_of_pods_that_share_their_nodes_address_a_service_leads_to_its_own_and_the_address_to_nobody() -> (
+    None
+):
+    mine = behind(NODE_AGENT, SERVICE)
+    other = replace(NODE_AGENT, uid="default/other", name="other", service_account="other")
+    for known in (mesh(SERVICE, mine, other), mesh(SERVICE, other, mine)):
+        assert upstream(known, TO_SERVICE).workload is mine
+        assert routed(known, "127.0.0.2:80") == Passthrough(Endpoint("127.0.0.2", 80))
 
 
 def upstream(known: Mesh, to: str | Endpoint, source: Workload = SOURCE) -> Upstream:

@@ -1,10 +1,11 @@
 """The mesh snapshot: lookups, and no duplicates."""
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 
-from tests.support.mesh import mesh, workload
+from tests.support.mesh import behind, mesh, service, workload
 from zproxy.model.policy import Authorization, PolicyScope
 from zproxy.model.service import NetworkAddress, NetworkCidr, Service
 from zproxy.model.workload import NetworkMode, Protocol, ServicePort
@@ -85,6 +86,49 @@ def test_endpoints_may_come_before_their_service() -> None:
     port = ServicePort("demo/web.test", 80, 8080)
     pod = workload("demo/pod", "10.0.0.1", services=("demo/web.test",), service_ports=(port,))
     assert mesh(pod).endpoints("demo/web.test") == (pod,)
+
+
+def test_endpoints_that_leave_before_their_service_comes_are_none_of_it() -> None:
+    of = service("demo/web.test", "10.96.0.1")
+    pod = behind(workload("demo/pod", "10.0.0.1"), of)
+    known = mesh(pod).changed(Change(gone_workloads=(pod.uid,))).changed(Change(services=(of,)))
+    assert known.endpoints(of.key) == ()
+    other = workload("demo/pod", "10.0.0.1")
+    assert mesh(pod).changed(Change((other,))).changed(Change(services=(of,))).endpoints(of.key) == ()
+
+
+def test_a_service_that_goes_or_moves_is_found_by_nothing_that_it_had() -> None:
+    before = Service(
+        "web",
+        "demo",
+        "web.test",
+        vips=(NetworkAddress("", "10.96.0.1"),),
+        cidr_vips=(NetworkCidr("", "10.97.0.0", 16), NetworkCidr("", "fd97::", 64)),
+    )
+    stays = replace(before, name="stays", namespace="other")
+    moved = replace(before, vips=(NetworkAddress("", "10.96.0.2"),), cidr_vips=())
+    for change in (Change(gone_services=(before.key,)), Change(services=(moved,))):
+        after = Mesh.of(services=(before, stays)).changed(change)
+        assert after.services_at("10.96.0.1") == (stays,)
+        for ip in ("10.97.3.4", "fd97::1"):
+            assert [each for _, each in after.services_around(ip)] == [stays]
+        assert stays in after.services_named("web.test")
+        assert before not in after.services_named("web.test")
+
+
+def test_a_policy_that_changes_its_scope_is_of_its_former_scope_no_more() -> None:
+    everywhere = Authorization("a", "demo", PolicyScope.GLOBAL)
+    known = Mesh.of(policies=(everywhere,))
+    for scope, of_all, of_its_own in (
+        (PolicyScope.NAMESPACE, 0, 1),
+        (PolicyScope.WORKLOAD_SELECTOR, 0, 0),
+        (PolicyScope.GLOBAL, 1, 0),
+    ):
+        changed = replace(everywhere, scope=scope)
+        known = known.changed(Change(policies=(changed,)))
+        assert known.policies_of("") == (changed,) * of_all
+        assert known.policies_of("demo") == (changed,) * of_its_own
+        assert known.policy("demo/a") is changed
 
 
 def test_policies_are_found_by_key_and_scope() -> None:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -27,10 +27,16 @@ def _namespace() -> AbstractContextManager[None]:
     return _commands(["ip", "netns", "add", NAME], ["ip", "netns", "delete", NAME])
 
 
-def _files() -> AbstractContextManager[None]:
-    directory = f"/etc/netns/{NAME}"
-    remove = f"rmdir {directory} && rmdir --ignore-fail-on-non-empty /etc/netns"
-    return _commands(["mkdir", "-p", directory], ["sh", "-c", remove])
+@contextmanager
+def _file() -> Iterator[None]:
+    directory = Path("/etc/netns", NAME)
+    directory.mkdir(parents=True)
+    try:
+        yield
+    finally:
+        directory.rmdir()
+        with suppress(OSError):  # another has something there
+            directory.parent.rmdir()
 
 
 def _link() -> AbstractContextManager[None]:
@@ -72,7 +78,7 @@ def _process() -> Iterator[None]:
     ("make", "kind"),
     [
         (_namespace, "network namespace"),
-        (_files, "files of a network namespace"),
+        (_file, "file of a namespace"),
         (_link, "link"),
         (_rule, "rule"),
         (_route, "route"),
