@@ -326,7 +326,7 @@ def test_the_straw_s_listeners_cannot_be_shared(steering: Steering, pod: Namespa
     """With every option that shares a port, to the same uid 0, on every address that overlaps."""
     from zproxy.net.sockets import SocketFactory
 
-    ports = (15001, 15006, 15008)
+    ports = (15001, 15006, 15008, 15053)
     with Netns.named(pod.name) as handle:
         factory = SocketFactory(handle, steering.exempt)
         listeners = [factory.listen(port, 16) for port in ports]
@@ -360,7 +360,7 @@ def share(pod: Namespace, ip: str, port: int, device: bytes = b"") -> int:
     return 0
 
 
-@pytest.mark.parametrize("port", [15001, 15006, 15008])
+@pytest.mark.parametrize("port", [15001, 15006, 15008, 15053])
 def test_a_port_that_was_bound_before_enrolment_cannot_be_listened_on_afterwards(
     steering: Steering, pod: Namespace, port: int
 ) -> None:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.root
 
 PORT = 4433
 UDP_SEGMENT, TCP_FASTOPEN_CONNECT, IPPROTO_MPTCP = 103, 30, 262
-BLOCK = PodOptions(udp=UdpPolicy.BLOCK)
+BLOCK = PodOptions(dns=False, udp=UdpPolicy.BLOCK)
 POLICIES = pytest.mark.parametrize("policy", UdpPolicy, ids=lambda policy: policy.value)
 FAMILIES = pytest.mark.parametrize("family", ["v4", "v6", "mapped"])
 OPTIONS = bytes([0, 0, 1, 4, 0, 0, 0, 0])
@@ -44,7 +44,7 @@ def sink(peer: Namespace) -> Iterator[socket.socket]:
 
 
 def choose(steering: Steering, straw: Straw, policy: UdpPolicy) -> None:
-    steering.choose(straw.pod.netns.cookie(), PodOptions(udp=policy))
+    steering.choose(straw.pod.netns.cookie(), PodOptions(dns=False, udp=policy))
 
 
 def recorded(straw: Straw, label: str = "bpf") -> list[UdpFlow]:

@@ -148,7 +148,7 @@ def is_idle(node: Node) -> bool:
     return bool(node.client.call("status")["connections_open"] == 0)
 
 
-@pytest.mark.parametrize("port", [15001, 15006, 15008, CLOSED])
+@pytest.mark.parametrize("port", [15001, 15006, 15008, 15053, CLOSED])
 @pytest.mark.parametrize(
     ("who", "to"),
     [("client", OWN), ("client", LOOPBACK), ("client", OTHER), ("stranger", OTHER)],

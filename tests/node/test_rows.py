@@ -111,7 +111,7 @@ def serve(listener: socket.socket, name: bytes) -> None:
             sock.sendall(name)
 
 
-@pytest.mark.parametrize("port", [15001, 15006, 15008])
+@pytest.mark.parametrize("port", [15001, 15006, 15008, 15053])
 def test_an_app_that_listens_on_a_port_of_the_straw_first_keeps_the_pod_out_of_the_mesh(
     nodes: TwoNodes, port: int
 ) -> None:

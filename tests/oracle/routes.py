@@ -22,7 +22,7 @@ from zproxy.model.settings import Compat, OutboundPolicy, Settings, WaypointPoli
 from zproxy.model.workload import NetworkMode, Protocol, Status, Workload
 from zproxy.state.store import Mesh
 
-ILLEGAL = (15001, 15006, 15008)
+ILLEGAL = (15001, 15006, 15008, 15053)
 
 
 class Outcome(NamedTuple):

@@ -12,6 +12,7 @@ from tests.support.netns import PREFIX, Namespace
 from zproxy.config import PIN_ROOT
 from zproxy.model import ports
 from zproxy.model.addr import Endpoint, canonical_ip
+from zproxy.model.pod import PodOptions
 from zproxy.steering import source, syscall
 from zproxy.steering.layout import COOKIE, PODSTAT
 from zproxy.steering.objects import open_maps
@@ -54,6 +55,7 @@ class Straw:
             ips=self.pod.ips if ips is None else ips,
             interfaces=(self.pod.interface,),
             plaintext_listener=self.plaintext.fileno(),
+            options=PodOptions(dns=False),  # there is nobody who would answer
         )
 
     def close(self) -> None:

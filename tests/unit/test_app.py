@@ -31,7 +31,7 @@ from zproxy.node.client import Client
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 10.0
-PORTS = [15001, 15006, 15008]
+PORTS = [15001, 15006, 15008, 15053]
 LISTINGS = ("pods", "workloads", "services", "policies", "certs", "connections", "tunnels")
 
 

@@ -6,5 +6,5 @@ OUTBOUND: Final = 15001
 INBOUND_PLAINTEXT: Final = 15006
 INBOUND_HBONE: Final = 15008
 DNS: Final = 15053
-ILLEGAL: Final = frozenset({OUTBOUND, INBOUND_PLAINTEXT, INBOUND_HBONE})
+ILLEGAL: Final = frozenset({OUTBOUND, INBOUND_PLAINTEXT, INBOUND_HBONE, DNS})
 """NEVER a target: reaching one of our own listeners through ourselves would be a loop."""

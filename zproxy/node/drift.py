@@ -126,8 +126,8 @@ def _entry(wanted: Wanted, facts: PodFacts) -> Finding:
     faults = []
     if entry.name != wanted.pod.encode()[:NAME_SIZE].decode(errors="replace"):
         faults.append(f"it is called {entry.name}")
-    expected = (ports.OUTBOUND, ports.INBOUND_PLAINTEXT, ports.INBOUND_HBONE)
-    if (entry.outbound_port, entry.plaintext_port, entry.hbone_port) != expected:
+    have_ports = (entry.outbound_port, entry.plaintext_port, entry.hbone_port, entry.dns_port)
+    if have_ports != tuple(LISTENERS):
         faults.append("its ports are others")
     if entry.options != wanted.options:
         faults.append("its options are others than those chosen")

@@ -23,7 +23,7 @@ from zproxy.steering import netlink
 PROC: Final = Path("/proc")
 SEARCH_S: Final = 0.5
 """For the search for whose a socket is; only done when one is in the way."""
-STRAW_PORTS: Final = (ports.OUTBOUND, ports.INBOUND_PLAINTEXT, ports.INBOUND_HBONE)
+STRAW_PORTS: Final = (ports.OUTBOUND, ports.INBOUND_PLAINTEXT, ports.INBOUND_HBONE, ports.DNS)
 _OWNERS: Final = {b"ISTIO": "Istio", b"istio": "Istio", b"PROXY": "Linkerd", b"KUMA_": "Kuma"}
 _MESH: Final = re.compile(rb"(?:ISTIO_|istio-ambient-|PROXY_INIT_|KUMA_MESH_)[A-Za-z0-9_]+")
 """Chains of iptables rules, and tables of Istio's nft rules."""
@@ -52,7 +52,7 @@ def refuse(name: str, netns: Netns) -> None:
     if port:
         raise SteeringError(
             f"port {port} of {name} is taken: {holder(netns, port)} listens there, an app or the proxy of "
-            "another mesh; zproxy needs 15001, 15006 and 15008, so stop it first"
+            "another mesh; zproxy needs 15001, 15006, 15008 and 15053, so stop it first"
         )
 
 

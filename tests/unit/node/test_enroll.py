@@ -26,7 +26,7 @@ from zproxy.node.pod import Pod
 from zproxy.node.routes import PodNetwork
 from zproxy.steering.steering import PodSteering
 
-PORTS = [ports.OUTBOUND, ports.INBOUND_PLAINTEXT, ports.INBOUND_HBONE]
+PORTS = [ports.OUTBOUND, ports.INBOUND_PLAINTEXT, ports.INBOUND_HBONE, ports.DNS]
 
 
 @pytest.fixture

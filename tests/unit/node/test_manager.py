@@ -21,7 +21,7 @@ from zproxy.net import namespaces
 from zproxy.node.records import Record
 from zproxy.node.refused import Refused
 
-PORTS = [15001, 15006, 15008]
+PORTS = [15001, 15006, 15008, 15053]
 SYSCTL = "net/ipv4/tcp_tw_reuse"
 
 

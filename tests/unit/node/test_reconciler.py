@@ -113,7 +113,7 @@ def test_a_listener_whose_port_was_taken_meanwhile_stays_refused_until_it_is_fre
     assert "NOT repaired: listener 15006 missing: plaintext: somebody else listens there" in caplog.text
     assert "port 15006 is in use" in caplog.text
     sweep(node)
-    assert listening(client) == [15001, 15006, 15008]
+    assert listening(client) == [15001, 15006, 15008, 15053]
 
 
 def test_a_dead_pod_is_collected(node: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -47,7 +47,7 @@ def test_nft_tables_of_istio_are_named(pod: Namespace) -> None:
         pod_rules.refuse("demo/pod", pod.netns)
 
 
-@pytest.mark.parametrize("port", [15001, 15006, 15008])
+@pytest.mark.parametrize("port", [15001, 15006, 15008, 15053])
 @pytest.mark.parametrize("ip", ["0.0.0.0", "::", "127.0.0.1"])
 def test_who_listens_on_a_port_of_the_straw_is_named(pod: Namespace, ip: str, port: int) -> None:
     command = ["ip", "netns", "exec", pod.name, sys.executable, "-c", LISTEN, ip, str(port)]
