@@ -29,6 +29,7 @@ from tests.support.intact import (
 from tests.support.netns import Namespace, ip
 from tests.support.nodes import wait_for
 from tests.support.resolver import Resolver
+from tests.support.wire import UDP, ip4, ip6, send_raw, udp
 from zproxy.config import Deadlines, Limits
 from zproxy.model import ports
 from zproxy.model.addr import Endpoint
@@ -84,6 +85,23 @@ def test_nor_is_one_that_was_sent_to_an_alias(world: Captured) -> None:
         is_counted(ledger, stranger=64)
         assert select.select([app], [], [], 0)[0] == []
     ip("-n", world.stranger.name, "route", "delete", "240.15.53.0/24")
+    assert world.whats() == {}
+
+
+def test_nor_is_one_that_claims_to_be_of_the_pod_itself(world: Captured) -> None:
+    """IPv4 drops it as a martian, IPv6 does not; 256 of these would be all that may wait for resolvers."""
+    own4, own6 = world.client.ips
+    ledger = world.ledger()
+    with world.client.socket(socket.AF_INET6, socket.SOCK_DGRAM) as victim:
+        victim.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        victim.bind(("::", 0))
+        port = victim.getsockname()[1]
+        for name in (FULL, NAME):
+            forged = udp(port, ports.DNS, question(name))
+            send_raw(world.stranger, ip4(own4, own4, UDP, forged))
+            send_raw(world.stranger, ip6(own6, own6, UDP, forged))
+        is_counted(ledger, stranger=2)
+        assert select.select([victim], [], [], 0)[0] == []
     assert world.whats() == {}
 
 
@@ -227,7 +245,7 @@ def test_less_than_a_header_is_not_answered(world: Captured) -> None:
             app.send(bytes(size))
         app.send(question(FULL))
         assert addresses(app.recv(512)) == [WEB4]
-    assert ledger.grown().dropped == Counter(malformed=13)
+    assert ledger.grown().dropped == Counter(stranger=2, malformed=11)
     with world.dial() as app:
         app.sendall(framed(bytes(11)))
         assert app.recv(512) == b""

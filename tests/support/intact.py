@@ -48,8 +48,13 @@ def healed(world: Captured) -> Iterator[Captured]:
     yield world
     for each in world.resolvers.values():
         each.behaviours.clear()
-        each.give_up()
-    wait_for(lambda: descriptors(world) <= before, "all descriptors are closed")
+
+    def is_quiet() -> bool:
+        for each in world.resolvers.values():
+            each.give_up()
+        return descriptors(world) <= before
+
+    wait_for(is_quiet, "all descriptors are closed")
     for name, expected in ((NAME, IPS), (FULL, [WEB4])):
         found = addresses(world.ask(question(name)))
         assert found == expected, found

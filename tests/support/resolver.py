@@ -68,7 +68,7 @@ class Resolver:
         self.sent: list[bytes] = []
         """Every message that went out."""
         self._asked: list[Asked] = []
-        self._unanswered: list[Asked] = []
+        self._datagrams: list[Asked] = []
         self._streams: set[socket.socket] = set()
         self._is_closed = False
         self._udp = at.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM)
@@ -76,7 +76,7 @@ class Resolver:
         self._udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         self._udp.bind((ip, port))
         self._tcp = App(at, port, self._stream, ip)
-        self._thread = threading.Thread(target=self._datagrams, daemon=True)
+        self._thread = threading.Thread(target=self._receive, daemon=True)
         self._thread.start()
 
     def asked(self) -> list[Asked]:
@@ -96,9 +96,9 @@ class Resolver:
         return Asked(*found[-1])
 
     def give_up(self) -> None:
-        """Refuse what was never answered over UDP, and end all connections: nobody is to wait any longer."""
-        unanswered, self._unanswered = self._unanswered, []
-        for each in unanswered:
+        """Refuse all that was asked over UDP, and end all connections: nobody is to wait any longer."""
+        asked, self._datagrams = self._datagrams, []
+        for each in asked:
             self.send_to(refusal(each.wire), each.source)
         for sock in tuple(self._streams):
             with contextlib.suppress(OSError):  # it has just ended
@@ -118,17 +118,16 @@ class Resolver:
         self._udp.close()
         self._tcp.close()
 
-    def _datagrams(self) -> None:
+    def _receive(self) -> None:
         while True:
             wire, source = self._udp.recvfrom(65535)
             if self._is_closed:
                 return
             asked = self._note(wire, "udp", source)
-            messages = [each for each in self._answers(asked) if isinstance(each, bytes)]
-            for message in messages:
-                self.send_to(message, asked.source)
-            if not messages:
-                self._unanswered.append(asked)
+            self._datagrams.append(asked)
+            for message in self._answers(asked):
+                if isinstance(message, bytes):
+                    self.send_to(message, asked.source)
 
     def _stream(self, sock: socket.socket, peer: Any) -> None:
         """Answer what comes on a connection until the client ends it, or a behaviour does."""

@@ -65,7 +65,11 @@ def capture(at: Namespace) -> Iterator[Capture]:
 
 
 def send_raw(pod: Namespace, packet: bytes) -> None:
-    """Send an IPv4 packet as it is; the kernel fills in checksum and length."""
+    """Send a packet as it is; of IPv4 the kernel fills in checksum and length."""
+    if packet[0] >> 4 == 6:
+        with pod.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+            raw.sendto(packet, (socket.inet_ntop(socket.AF_INET6, packet[24:40]), 0))
+        return
     with pod.socket(kind=socket.SOCK_RAW, proto=socket.IPPROTO_RAW) as raw:
         raw.sendto(packet, (socket.inet_ntoa(packet[16:20]), 0))
 
@@ -97,6 +101,17 @@ def ip4(src: str, dst: str, protocol: int, payload: bytes, *, fragment: int = 0)
     total = sum(words)
     total = (total & 0xFFFF) + (total >> 16)
     return head[:10] + struct.pack("!H", ~total & 0xFFFF) + head[12:] + payload
+
+
+def ip6(src: str, dst: str, protocol: int, payload: bytes) -> bytes:
+    """Return an IPv6 packet, whose UDP `payload` gets its checksum, which IPv6 demands (RFC 8200 8.1)."""
+    addresses = socket.inet_pton(socket.AF_INET6, src) + socket.inet_pton(socket.AF_INET6, dst)
+    summed = addresses + struct.pack("!II", len(payload), protocol) + payload + bytes(len(payload) % 2)
+    total = sum(struct.unpack(f"!{len(summed) // 2}H", summed))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    payload = payload[:6] + struct.pack("!H", ~total & 0xFFFF or 0xFFFF) + payload[8:]
+    return struct.pack("!IHBB", 6 << 28, len(payload), protocol, 64) + addresses + payload
 
 
 def tcp(sport: int, dport: int, flags: int) -> bytes:

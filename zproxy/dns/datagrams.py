@@ -45,7 +45,7 @@ class Datagrams:
                 continue
             if query is None:
                 continue
-            if not self._own.has(query.source.ip):
+            if not query.data or not self._own.has(query.source.ip):  # empty: it came from outside
                 self._drop("stranger")
             elif query.source.port == self._port:  # an answer of ours that came back as a query
                 self._drop("loop")

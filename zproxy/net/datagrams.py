@@ -1,5 +1,6 @@
 """Datagrams that were sent to one of many addresses, and answers from that very address (ip(7), ipv6(7))."""
 
+import ctypes
 import socket
 import struct
 from typing import Final, NamedTuple
@@ -12,9 +13,20 @@ IPV6_RECVPKTINFO: Final = 49
 IPV6_PKTINFO: Final = 50
 IPV6_FREEBIND: Final = 78
 """An address that is local by a route only is none that one may send from without this."""
+SO_ATTACH_FILTER: Final = 26
+LOOPBACK: Final = 1
+"""The index of lo in every network namespace."""
 _CONTROL: Final = 128
 _INDEX: Final = struct.Struct("=i")
 _ANY_SOURCE: Final = bytes(4)
+_INSTRUCTION: Final = struct.Struct("=HBBI")
+_FROM_LOOPBACK: Final = (
+    (0x20, 0, 0, 0xFFFFF008),  # load SKF_AD_IFINDEX
+    (0x15, 0, 1, LOOPBACK),
+    (0x06, 0, 0, 0xFFFFFFFF),  # keep all of it
+    (0x06, 0, 0, 8),  # keep the header of UDP
+)
+"""Classic BPF (linux/filter.h)."""
 
 
 class Datagram(NamedTuple):
@@ -29,7 +41,15 @@ class Datagram(NamedTuple):
 
 
 def prepare(sock: socket.socket) -> None:
-    """Make an unbound socket tell destinations and answer from them."""
+    """Make an unbound socket tell destinations and answer from them.
+
+    What did not come over lo is EMPTY when it is received. All that a namespace sends to itself comes over
+    lo, whichever interface its addresses are at. A source address proves less: in IPv6 the kernel takes one
+    of its own from outside.
+    """
+    program = ctypes.create_string_buffer(b"".join(_INSTRUCTION.pack(*each) for each in _FROM_LOOPBACK))
+    where = struct.pack("@HP", len(_FROM_LOOPBACK), ctypes.addressof(program))
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, where)
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)

@@ -90,9 +90,11 @@ class SocketFactory:
         return self._netns.run(dial)
 
     def is_own(self, ip: str) -> bool:
-        """Tell whether `ip` is an address of the pod, so that nobody else can have sent from it.
+        """Tell whether `ip` is an address of the pod, so that nobody else can have connected from it.
 
-        The kernel drops what comes from outside with a source that is local (a martian, RFC 1812 5.3.7).
+        The kernel drops what comes from outside with a source that is local (a martian, RFC 1812 5.3.7) in
+        IPv4 only. In IPv6 it answers it inside, so that nobody outside completes a handshake; for datagrams
+        see zproxy.net.datagrams.
         """
         return self._netns.run(lambda: _is_local(ip))
 

@@ -50,7 +50,8 @@ def test_the_answer_comes_from_the_address_that_was_asked(desk: Desk) -> None:
 
 def test_strangers(desk: Desk) -> None:
     desk.client(STRANGER).send(b"query")
-    desk.bench.wait(lambda: desk.dropped == ["stranger"])
+    desk.client().send(b"")  # all that zproxy.net.datagrams leaves of what came from outside
+    desk.bench.wait(lambda: desk.dropped == ["stranger"] * 2)
     assert desk.taken == []
 
 

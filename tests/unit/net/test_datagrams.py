@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.support.netns import namespace
+from tests.support.netns import Namespace, namespace
 from zproxy.model.addr import Endpoint
 from zproxy.net import datagrams
 from zproxy.net.sockets import SocketFactory
@@ -94,3 +94,21 @@ def test_sockets_of_a_pod_for_datagrams() -> None:
                 assert datagrams.receive(server, 100) is not None
         assert [sockets.is_own(ip) for ip in ("10.99.0.1", "127.0.0.1", "::1")] == [True, True, True]
         assert [sockets.is_own(ip) for ip in ("10.99.0.2", "192.0.2.1", "fd00::1")] == [False, False, False]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_what_comes_from_outside_is_empty(
+    hosts: tuple[Namespace, Namespace], family: socket.AddressFamily
+) -> None:
+    pod, peer = hosts
+    to = pod.ip6 if family == socket.AF_INET6 else pod.ip4
+    sockets = SocketFactory(pod.netns, lambda _: None)
+    with closing(sockets.bind_datagrams(15053)) as server:
+        server.settimeout(5)
+        for host, expected in ((peer, b""), (pod, b"query")):
+            with host.socket(family, socket.SOCK_DGRAM) as client:
+                client.sendto(b"query", (to, 15053))
+                got = datagrams.receive(server, 100)
+                assert got is not None
+                assert (got.data, got.destination) == (expected, to)
