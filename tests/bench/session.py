@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tests.support import machine
+from tests.support.netns import leftovers, remove
 from zproxy import __version__
 from zproxy.wire.tls import choose_engine
 
@@ -31,6 +32,8 @@ def alone(measure: Callable[[], None]) -> int:
         with machine.exclusive("waiting for another run of tests or benchmarks"):
             measure()
     except KeyboardInterrupt:
+        for name in leftovers():  # whose removal was what the interrupt met
+            remove(name)
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     return 0

@@ -14,6 +14,7 @@ from zproxy_cli import bpf_dump
 from tests.cli.conftest import StartDaemons
 from tests.support.netns import PREFIX, Namespace
 from tests.support.straw import attached, dial, node_steering
+from zproxy.steering.decoded import LRU_MAPS
 from zproxy.steering.layout import REASONS
 from zproxy.steering.steering import Steering
 
@@ -68,7 +69,7 @@ def test_every_view_prints_json_even_of_nothing(steering: Steering, zp: Zp, view
     result = zp("bpf", "dump", view, "--node", NODE, "-o", "json")
     assert result.exit_code == 0
     rows: list[dict[str, Any]] = json.loads(result.stdout)
-    assert len(rows) == {"stats": len(REASONS), "maps": 5}.get(view, 0)
+    assert len(rows) == {"stats": len(REASONS), "maps": len(LRU_MAPS)}.get(view, 0)
 
 
 @pytest.mark.root

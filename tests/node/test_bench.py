@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,6 +83,47 @@ def test_an_interrupt_ends_it_and_everything_that_it_made() -> None:
     wait_for(lambda: len(made_by(process.pid)) >= 6, "the benchmark builds its third pair of pods", 30)
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (130, "interrupted\n")
+    assert made_by(process.pid) == []
+
+
+INTERRUPTING_IP = """#!/bin/sh
+case "$*" in
+"netns {word} "*-server)
+    if mkdir {once} 2>/dev/null; then
+        {before}
+        kill -INT $PPID
+        exit 130
+    fi
+esac
+exec {ip} "$@"
+"""
+"""iproute2's ip, which interrupts once who runs it to add or delete a namespace, and itself with it."""
+
+
+@pytest.mark.parametrize(
+    ("word", "before"),
+    [("add", '{ip} "$@"'), ("add", ":"), ("delete", ":")],
+    ids=["a namespace is there, and hardly so", "a namespace is not there yet", "a namespace goes"],
+)
+def test_an_interrupt_at_any_moment_leaves_no_namespace(tmp_path: Path, word: str, before: str) -> None:
+    real = shutil.which("ip")
+    assert real
+    fake = tmp_path / "ip"
+    fake.write_text(
+        INTERRUPTING_IP.format(word=word, once=tmp_path / "once", before=before.format(ip=real), ip=real)
+    )
+    fake.chmod(0o755)
+    arguments = ("--cells", "bulk up x1", "--contenders", "direct", "--rounds", "1", "--seconds", "0.1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.bench", *arguments],
+        cwd=ROOT,
+        env=dict(os.environ, PATH=f"{tmp_path}:{os.environ['PATH']}"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, "interrupted\n")
     assert made_by(process.pid) == []
 

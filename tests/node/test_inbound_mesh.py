@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.nodes import App, Node, exchange, peer_echo, wait_for
 from tests.support.sandwich import APP, HOSTNAME, NAMED_APP, TUNNEL_PORT, VIPS, Arrival, Sandwich, sandwich
+from tests.support.steered import dialled, settled
+from zproxy.model.addr import Endpoint
 from zproxy.wire.proxy_protocol import IDENTITY_TLV
 
 pytestmark = pytest.mark.root
@@ -28,6 +30,9 @@ def test_a_waypoint_behind_its_own_proxy_gets_what_was_meant_for_its_service(
 ) -> None:
     pods, arrivals = world.pods, list[Arrival]()
     at = "::" if name == "plain" else "127.0.0.1"
+    before = [
+        settled(node, pods[who]) for node, who in ((world.a, "client"), (world.b, name), (world.b, "server"))
+    ]
     with (
         closing(App(pods["server"], APP, peer_echo)),
         closing(App(pods[name], TUNNEL_PORT, world.passing_on(name, arrivals), at)),
@@ -35,6 +40,15 @@ def test_a_waypoint_behind_its_own_proxy_gets_what_was_meant_for_its_service(
     ):
         sock.sendall(b"hello")
         assert sock.recv(100) == f"{pods[name].ip4} hello".encode()
+        held = dialled(world.a, pods["client"])
+        assert held == {Endpoint(*sock.getsockname()): Endpoint(VIPS[name], 80)}
+    after = [
+        settled(node, pods[who]) for node, who in ((world.a, "client"), (world.b, name), (world.b, "server"))
+    ]
+    changes = [now - then for now, then in zip(after, before, strict=True)]
+    assert changes == [(0, 1, 0, 0), (0, 1, 0, 0), (0, 0, 0, 0)], (
+        "what apps dialled, and nothing in the clear"
+    )
     (arrival,) = arrivals
     if name == "plain":
         assert (arrival.ip, arrival.header) == (pods["client"].ip4, b"")
@@ -61,11 +75,13 @@ def test_a_waypoint_behind_its_own_proxy_gets_what_was_meant_for_its_service(
 @pytest.mark.parametrize(("port", "app"), [(80, APP), (81, NAMED_APP)], ids=["target port", "named port"])
 def test_a_service_s_name_leads_to_the_port_of_this_endpoint(world: Sandwich, port: int, app: int) -> None:
     server = world.pods["server"]
+    before = settled(world.b, server)
     with closing(App(server, app, peer_echo)):
         tunnel = world.tunnel()
         with closing(tunnel.peer):
             answer = tunnel.ask(f"{HOSTNAME}:{port}", b"hello")
     assert answer == (200, f"{world.pods['stranger'].ip4} hello".encode())
+    assert settled(world.b, server) == before
     line = world.b.access(f"dst.hbone_addr={HOSTNAME}:{port} ")[-1]
     assert f' dst.service="{HOSTNAME}" ' in line
     assert ' dst.workload="server" ' in line
@@ -104,16 +120,21 @@ def test_what_is_not_of_this_pod_is_answered_and_written_down(
 ) -> None:
     ips = {"server": world.pods["server"].ip4, "other": world.pods["plain"].ip4}
     asked = authority.format(**ips)
+    before = {who: settled(world.b, world.pods[who]) for who in ("server", "plain")}
     tunnel = world.tunnel()
     with closing(tunnel.peer):
         assert tunnel.ask(asked, b"") == (status, b"")
+    assert {who: settled(world.b, world.pods[who]) for who in before} == before
     assert sentence.format(**ips) in world.b.access(sentence.format(**ips))[-1]
 
 
 def test_a_client_of_another_trust_domain_is_reset(world: Sandwich) -> None:
     server = world.pods["server"]
+    before = settled(world.a, world.pods["alien"]), settled(world.b, server)
     with closing(App(server, APP, peer_echo)), pytest.raises(ConnectionResetError):
         exchange(world.dial("alien", server.ip4, APP), b"hello")
+    assert settled(world.a, world.pods["alien"]) - before[0] == (0, 1, 0, 0)
+    assert settled(world.b, server) == before[1]
     line = world.b.access(f"src.addr={world.pods['alien'].ip4}:")[-1]
     assert "clusterset.local" in line
     sent = world.a.access(f"dst.hbone_addr={server.ip4}:{APP} ")[-1]
@@ -159,9 +180,14 @@ def test_nobody_gets_anything_out_of_the_mesh_s_own_ports(
 ) -> None:
     ip = {OWN: world.pods[who].ip4, LOOPBACK: "127.0.0.1", OTHER: world.pods["server"].ip4}[to]
     expected = REFUSED if port == CLOSED and to in {OWN, LOOPBACK} else RESET
+    pods = (world.a, world.pods["client"]), (world.b, world.pods["server"])
+    before = [settled(*pod) for pod in pods]
     assert outcome(world, who, ip, port) == expected
     for node in world.nodes:
         wait_for(partial(is_idle, node), "nothing goes round")
+    client, server = (settled(*pod) - then for pod, then in zip(pods, before, strict=True))
+    assert client == (0, int(who == "client" and to == OTHER), 0, 0)
+    assert server == (0, 0, 0, int(who == "stranger" and port != 15008)), "15008 takes nothing in the clear"
 
 
 def test_a_pod_s_own_ports_stay_its_own(world: Sandwich) -> None:

@@ -8,6 +8,8 @@ import pytest
 from tests.support.meshed import APP, SUFFIX, Meshed, meshed
 from tests.support.netns import batch
 from tests.support.nodes import exchange, wait_for
+from tests.support.steered import counters, dialled, settled
+from zproxy.model.addr import Endpoint
 
 pytestmark = pytest.mark.root
 
@@ -40,6 +42,8 @@ def arrivals(world: Meshed) -> float:
 def test_the_first_request_reaches_one_endpoint_and_many_reach_both(world: Meshed) -> None:
     before = {name: opened(world, "web", name) for name in ("one", "two")}
     arrived = arrivals(world)
+    client = world.pods["client"]
+    steered = settled(world.a, client)
 
     def new(name: str) -> float:
         return opened(world, "web", name) - before[name]
@@ -53,18 +57,25 @@ def test_the_first_request_reaches_one_endpoint_and_many_reach_both(world: Meshe
     wait_for(lambda: new("one") + new("two") == 51, "all are counted")
     assert new("one") == counted["one"]
     assert arrivals(world) - arrived == counted["two"]
+    assert settled(world.a, client) - steered == (0, 51, 0, 0)
+    assert counters(world.b, world.pods["two"]).inbound == 0, "all by HBONE"
     for name in ("one", "two"):
         line = world.a.access(f"dst.addr={world.pods[name].ip4}:15008 ")[-1]
         assert f'dst.service="web.{SUFFIX}" dst.workload="{name}"' in line
 
 
 def test_open_connections_are_spread_evenly(world: Meshed) -> None:
+    client, to = world.pods["client"], Endpoint(world.services["web"].vips[0].ip, 80)
+    settled(world.a, client)
     held = [world.dial("web") for _ in range(60)]
     for sock in held:
         sock.sendall(b"x")
     counted = Counter(sock.recv(100).split()[0] for sock in held)
+    assert dialled(world.a, client) == {Endpoint(*sock.getsockname()): to for sock in held}
+    assert counters(world.a, client).open == 60
     for sock in held:
         sock.close()
+    settled(world.a, client)
     assert sorted(counted) == [b"one", b"two"]
     assert min(counted.values()) >= 26
 
@@ -73,9 +84,11 @@ def test_an_endpoint_that_is_not_there_is_replaced_and_soon_left_out(world: Mesh
     """Nothing of it shows to the app; three failures in a row are enough."""
     retries = world.a.metric("zproxy_connect_retries")
     ejections = world.a.metric("zproxy_endpoint_ejections")
+    steered = settled(world.a, world.pods["client"])
     assert {who(world, "sick") for _ in range(60)} == {"one"}
     tried = world.a.metric("zproxy_connect_retries") - retries
     assert tried == 3
+    assert settled(world.a, world.pods["client"]) - steered == (0, 60, 0, 0), "the app's connects, no other"
     assert world.a.metric("zproxy_endpoint_ejections") - ejections == 1
 
     def sent() -> list[str]:

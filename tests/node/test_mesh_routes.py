@@ -24,6 +24,8 @@ from tests.support.meshed import (
     waypoint,
 )
 from tests.support.nodes import App, echo_all, wait_for
+from tests.support.steered import counters, dialled, settled
+from zproxy.model.addr import Endpoint
 
 pytestmark = pytest.mark.root
 
@@ -52,8 +54,12 @@ def test_a_service_is_reached_by_its_address(world: Meshed) -> None:
         sock.sendall(b"who?")
         name, source, _ = sock.recv(100).decode().split()
         in_map = [each["value"] for each in world.a.dump("zp_conn") if each["value"]["orig_port"] == 80]
+        node = world.a if name == "one" else world.b
+        arrived = counters(node, world.pods[name])
     assert (name in {"one", "two"}, source) == (True, client)
     assert [each["orig_ip"] for each in in_map] == [packed(service.vips[0].ip)]
+    assert (arrived.open, arrived.inbound) == (0, 0), "by HBONE, which no map has to know of"
+    settled(world.a, world.pods["client"])
     ip = world.pods[name].ip4
     said(
         world.line(port),
@@ -63,7 +69,6 @@ def test_a_service_is_reached_by_its_address(world: Meshed) -> None:
         dst__workload=f'"{name}"',
         dst__identity=f'"{account(name)}"',
     )
-    node = world.a if name == "one" else world.b
     labels = {"destination_service": f"web.{SUFFIX}", "destination_workload": name}
     wait_for(
         lambda: world.a.metric("istio_tcp_connections_closed", reporter="source", **labels) >= 1, "counted"
@@ -77,7 +82,10 @@ def test_a_service_is_reached_by_its_ipv6_address_at_endpoints_of_that_family(wo
         port = sock.getsockname()[1]
         sock.sendall(b"who?")
         name, source, _ = sock.recv(100).decode().split()
+        held = dialled(world.a, world.pods["client"])
     pods = world.pods
+    assert held == {Endpoint(pods["client"].ip6, port): Endpoint(WEB_V6, 80)}
+    settled(world.a, pods["client"])
     assert (name in {"one", "two"}, source) == (True, pods["client"].ip6)
     line = world.a.access(f"src.addr=[{pods['client'].ip6}]:{port} ")[0]
     said(line, dst__addr=f"[{pods[name].ip6}]:15008", dst__hbone_addr=f"[{pods[name].ip6}]:{APP}")
@@ -164,14 +172,18 @@ def test_another_network_is_reached_through_its_gateway(world: Meshed, by: str) 
         return [world.a.metric(f"istio_tcp_{name}", reporter="source", **labels) for name in names]
 
     before = counted()
+    client, to = world.pods["client"], Endpoint(world.services[f"remote-by-{by}"].vips[0].ip, 80)
+    at_first = settled(world.a, client)
     authority = f"remote-by-{by}.{SUFFIX}:80"
     with beyond(world, authority) as (gateway, server):
         with world.dial(f"remote-by-{by}") as sock:
             port = sock.getsockname()[1]
+            assert dialled(world.a, client) == {Endpoint(client.ip4, port): to}
             sock.sendall(b"hello")
             assert sock.recv(100) == b"remote 127.0.0.1 hello"
             sock.shutdown(socket.SHUT_WR)
             assert sock.recv(100) == b""
+        assert settled(world.a, client) - at_first == (0, 1, 0, 0)
         line = world.line(port)
     (outer,), (inner,) = gateway.requests, server.requests
     assert (outer.authority, inner.authority) == (authority, authority)
@@ -200,6 +212,7 @@ def test_a_pod_of_another_network_knows_who_it_is_that_comes_by_the_gateway(worl
     way = {authority: world.connector("gateway", far, 15008)}
     with running(world.played("gateway", account("gateway"), way)):
         answer, line = world.ask_service("remote-pod", b"hello")
+    assert counters(world.b, world.pods["far"]) == (0, 0, 0, 0), "a tunnel in a tunnel is none of the maps'"
     assert answer == f"far {gateway_ip} hello".encode()
     said(
         line,
@@ -225,6 +238,7 @@ def test_many_connections_through_a_gateway_arrive_intact(world: Meshed) -> None
     authority = f"remote-by-ip.{SUFFIX}:80"
     sizes = [0, 1, 100_000, 1 << 20, 3_000_000, *range(10_000, 150_000, 10_000)]
     answered: dict[int, bool] = {}
+    at_first = settled(world.a, world.pods["client"])
 
     def carry(number: int) -> None:
         data = os.urandom(sizes[number])
@@ -244,6 +258,7 @@ def test_many_connections_through_a_gateway_arrive_intact(world: Meshed) -> None
             "all have ended",
         )
     assert answered == dict.fromkeys(range(len(sizes)), True)
+    assert settled(world.a, world.pods["client"]) - at_first == (0, len(sizes), 0, 0)
     rows = [row for row in world.a.client.call("connections") if row["bytes_sent"] == 3_000_000]
     assert [(row["state"], row["bytes_recv"], row["error"]) for row in rows] == [("closed", 3_000_000, "")]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.nodes import App, enduring, exchange, peer_echo, two_nodes, wait_for
+from tests.support.steered import settled
 
 pytestmark = pytest.mark.root
 
@@ -20,6 +21,8 @@ def test_after_a_pod_is_gone_reads_fail_and_so_do_connections_that_it_had(tmp_pa
             exchange(held, b"still there?")
         with pytest.raises(ConnectionError):
             exchange(nodes.dial(7601), b"anybody?")
+        assert settled(nodes.a, nodes.client) == (0, 3, 0, 0), "no connection was let out or turned back"
+        assert nodes.b.dump("zp_podstat") == []
         lines = nodes.a.access(f"dst.hbone_addr={nodes.server.ip4}:7601 ", 3)
         assert sorted("error=" in line for line in lines) == [False, True, True]
         assert "nothing listens there" in lines[-1]

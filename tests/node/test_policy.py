@@ -11,6 +11,8 @@ import pytest
 
 from tests.support.local_config import yaml_of
 from tests.support.nodes import App, Node, TwoNodes, enduring, exchange, peer_echo, two_nodes, wait_for
+from tests.support.steered import dialled, settled
+from zproxy.model.addr import Endpoint
 from zproxy.model.policy import (
     Action,
     Authorization,
@@ -100,8 +102,11 @@ def test_who_is_allowed_gets_through_and_who_is_not_gets_a_401(nodes: TwoNodes) 
         assert exchange(nodes.dial(7501), b"x") == f"{nodes.client.ip4} x".encode()
         counted = denials(nodes.b, "destination")
         govern(nodes, ALLOW_OTHERS)
+        before = settled(nodes.a, nodes.client), settled(nodes.b, nodes.server)
         with pytest.raises(ConnectionError):
             exchange(nodes.dial(7501), b"x")
+        assert settled(nodes.a, nodes.client) - before[0] == (0, 1, 0, 0), "steered, and refused beyond"
+        assert settled(nodes.b, nodes.server) == before[1], "HBONE, and the app was never asked"
         (line,) = nodes.b.access(f'error="{REJECTED}allow policies exist, but none allowed"')
         assert "\terror\taccess\tconnection complete\t" in line
         assert f"dst.hbone_addr={nodes.server.ip4}:7501" in line
@@ -128,8 +133,12 @@ def test_strict_mtls_resets_what_comes_in_the_clear_but_for_ports_that_are_left_
         nodes.a.client.call("unenroll", pod="demo/client")
         try:
             counted = denials(nodes.b, "destination")
+            before = settled(nodes.b, nodes.server)
             with pytest.raises(ConnectionError):
                 exchange(nodes.dial(7503), b"x")
+            assert settled(nodes.b, nodes.server) - before == (0, 0, 0, 1), (
+                "brought to the straw, not past it"
+            )
             (line,) = nodes.b.access(f'error="{REJECTED}explicitly denied by: {STRICT.key}"')
             assert f"dst.addr={nodes.server.ip4}:7503" in line
             assert "identity" not in line
@@ -140,6 +149,7 @@ def test_strict_mtls_resets_what_comes_in_the_clear_but_for_ports_that_are_left_
                 exchange(nodes.dial(7504), b"x")
             govern(nodes)
             assert exchange(nodes.dial(7504), b"x") == f"{nodes.client.ip4} x".encode(), "PERMISSIVE"
+            assert settled(nodes.b, nodes.server) - before == (0, 0, 0, 4)
         finally:
             nodes.enroll_client()
 
@@ -151,11 +161,14 @@ def test_a_change_ends_what_is_not_allowed_any_more_and_nothing_else(nodes: TwoN
             sock.sendall(b"before")
             assert sock.recv(100) == b"before"
         counted = denials(nodes.b, "destination")
+        open_ones = {Endpoint(*sock.getsockname()): Endpoint(*sock.getpeername()) for sock in (ended, kept)}
+        assert dialled(nodes.a, nodes.client) == open_ones
         govern(
             nodes, replace(DENY_CLIENT, rules=((*DENY_CLIENT.rules[0], (Match(destination_ports=(7505,)),)),))
         )
         with pytest.raises(ConnectionError):
             exchange(ended, b"after")
+        assert list(dialled(nodes.a, nodes.client)) == [Endpoint(*kept.getsockname())]
         with kept:
             kept.sendall(b"after")
             assert kept.recv(100) == b"after"
@@ -164,6 +177,7 @@ def test_a_change_ends_what_is_not_allowed_any_more_and_nothing_else(nodes: TwoN
         assert f"dst.hbone_addr={nodes.server.ip4}:7505" in line
         assert "bytes_sent=6 bytes_recv=6" in line
         assert counted() == 1
+        assert settled(nodes.a, nodes.client).refused == 0
         told = "1 connections of demo/server closed because they are no longer allowed"
         wait_for(lambda: nodes.b.lines(told), "it is told")
         (line,) = nodes.a.access(f"{nodes.server.ip4}:7505 ")
@@ -175,13 +189,18 @@ def test_a_connection_in_the_clear_ends_when_the_mesh_learns_of_its_destination(
     client, server = nodes.workloads()
     with closing(App(nodes.server, 7507, enduring(echo))):
         read_again(nodes.a, yaml_of(client))
+        before = settled(nodes.b, nodes.server)
         held = nodes.dial(7507)
         held.sendall(b"clear")
         assert held.recv(100) == b"clear"
         counted = denials(nodes.a, "source")
         read_again(nodes.a, yaml_of(client, server))
+        assert dialled(nodes.a, nodes.client) == {
+            Endpoint(*held.getsockname()): Endpoint(nodes.server.ip4, 7507)
+        }
         with pytest.raises(ConnectionError):
             exchange(held, b"after")
+        assert settled(nodes.b, nodes.server) - before == (0, 0, 0, 1), "it came in the clear"
         at = f"{nodes.server.ip4}:7507"
         (line,) = nodes.a.access(f'error="{CHANGED}{at} is reached by HBONE at demo/server now')
         assert "bytes_sent=5 bytes_recv=5" in line
@@ -190,6 +209,7 @@ def test_a_connection_in_the_clear_ends_when_the_mesh_learns_of_its_destination(
             sock.sendall(b"secret")
             assert sock.recv(100) == b"secret"
         wait_for(lambda: [r for r in nodes.b.client.call("connections") if r["hbone_addr"] == at], "by HBONE")
+        assert settled(nodes.b, nodes.server) - before == (0, 0, 0, 1), "and this one did not"
 
 
 def test_a_policy_that_is_named_and_missing_refuses_is_counted_and_told_once(nodes: TwoNodes) -> None:

@@ -45,12 +45,20 @@ class Capture:
 
     def _read(self) -> None:
         while not self._is_over:
-            try:
-                packet = _parse(self._sock.recv(65536))
-            except TimeoutError:
-                continue
-            if packet is not None:
-                self.packets.append(packet)
+            self._take()
+        self._sock.setblocking(False)  # what came until then is in the socket, and counts
+        while self._take():
+            pass
+
+    def _take(self) -> bool:
+        """Read a packet; return whether there was one."""
+        try:
+            packet = _parse(self._sock.recv(65536))
+        except (TimeoutError, BlockingIOError):
+            return False
+        if packet is not None:
+            self.packets.append(packet)
+        return True
 
     def close(self) -> None:
         """Stop; fail when the kernel could not hand over everything."""

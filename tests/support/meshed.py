@@ -17,8 +17,10 @@ from tests.support.gateway import Dial, Gateway, running
 from tests.support.local_config import yaml_of
 from tests.support.mesh import behind, service, workload
 from tests.support.netns import PREFIX, Namespace
-from tests.support.nodes import WAIT_S, App, Node, exchange
+from tests.support.nodes import WAIT_S, App, Node
+from tests.support.steered import Counters, dialled, settled
 from zproxy.identity.ca import LocalCa
+from zproxy.model.addr import Endpoint
 from zproxy.model.identity import SpiffeId
 from zproxy.model.service import (
     GatewayAddress,
@@ -168,18 +170,25 @@ class Meshed:
         return sock
 
     def ask(self, ip: str, port: int, data: bytes) -> tuple[bytes, str]:
-        """Exchange with an address; return the answer, nothing after a reset, and the access log line."""
+        """Exchange with an address; return the answer, nothing after a reset, and the access log line.
+
+        Whatever becomes of it, it was steered once, and the maps know what was dialled until it is closed.
+        """
         pod = self.pods["client"]
+        before = settled(self.a, pod)
         with pod.socket() as sock:
             sock.settimeout(WAIT_S)
             sock.bind((pod.ip4, 0))
-            source = sock.getsockname()[1]
+            source = Endpoint(*sock.getsockname())
             try:
                 sock.connect((ip, port))
-                answer = exchange(sock, data)
+                sock.sendall(data)
+                answer = sock.recv(65536)
             except ConnectionError:
                 answer = b""
-        return answer, self.line(source)
+            assert dialled(self.a, pod) == {source: Endpoint(ip, port)}
+        assert settled(self.a, pod) - before == Counters(open=0, opened=1, refused=0, inbound=0)
+        return answer, self.line(source.port)
 
     def ask_service(self, name: str, data: bytes) -> tuple[bytes, str]:
         """Likewise, of a service."""

@@ -79,8 +79,8 @@ class Namespace:
 def namespace(label: str = "ns") -> Iterator[Namespace]:
     """Make a namespace with `lo` up and nothing else."""
     name = f"{PREFIX}{next(_numbers)}-{label}"
-    ip("netns", "add", name)
-    try:
+    try:  # also around what makes it: an interrupt may meet us there
+        ip("netns", "add", name)
         ip("-n", name, "link", "set", "lo", "up")
         with Netns.named(name) as handle:
             yield Namespace(name, handle)

@@ -36,11 +36,11 @@ def other_layout(number: int) -> dict[str, dict[str, str]]:
     return {
         "bpf/lib/types.h": {
             f"#define ZP_LAYOUT {LAYOUT}": f"#define ZP_LAYOUT {number}",
-            "\tu32 generation; /*": "\tu32 former[3];\n\tu32 generation; /*",
+            "\tu32 generation; /*": "\tu32 former[4];\n\tu32 generation; /*",
         },
         "zproxy/steering/layout.py": {
             f"LAYOUT: Final = {LAYOUT}": f"LAYOUT: Final = {number}",
-            '"flags:I generation:I': '"flags:I former:12s generation:I',
+            '"flags:I generation:I': '"flags:I former:16s generation:I',
         },
     }
 

@@ -86,6 +86,12 @@ def test_sockets_of_a_pod_for_datagrams() -> None:
                 got = datagrams.receive(server, 100)
                 assert got is not None
                 assert got.destination == "10.99.0.1"
+            pod.execute("ss", "-K", "-u", "-a", "sport", "=", ":15053")  # whoever may, may destroy any socket
+            with pytest.raises(OSError, match=rf"Errno {errno.ECONNABORTED}"):
+                datagrams.receive(server, 100)
+            with closing(sockets.dial_datagrams(Endpoint("10.99.0.1", 15053))) as client:
+                client.send(b"once more")
+                assert datagrams.receive(server, 100) is not None
         assert [sockets.is_own(ip) for ip in ("10.99.0.1", "127.0.0.1", "::1")] == [True, True, True]
         assert [sockets.is_own(ip) for ip in ("10.99.0.2", "192.0.2.1", "fd00::1")] == [False, False, False]
 

@@ -20,6 +20,7 @@ from zproxy.model.workload import Protocol
 from zproxy.net import namespaces
 from zproxy.node.records import Record
 from zproxy.node.refused import Refused
+from zproxy.steering.resolvers import PREFIX4
 
 PORTS = [15001, 15006, 15008, 15053]
 SYSCTL = "net/ipv4/tcp_tw_reuse"
@@ -62,7 +63,7 @@ def test_the_row_of_an_enrolled_pod_is_what_the_kernel_says(node: Bench, client:
         "namespace": "demo",
         "name": "client",
         "node": NODE,
-        "dns": False,
+        "dns": True,
         "udp": "audit",
         "fail_open": False,
         "attach": "root",
@@ -422,7 +423,7 @@ def test_other_options_are_taken_up_kept_and_restored(node: Bench, client: Names
     assert node.enroll("demo/client", netns=client.name, options={"fail_open": True})["changed"] is False
     restart(node)
     row = node.manager.rows()[0]
-    assert (row["dns"], row["udp"], row["fail_open"]) == (False, "block", True)
+    assert (row["dns"], row["udp"], row["fail_open"]) == (True, "block", True)
 
 
 @pytest.mark.root
@@ -433,13 +434,17 @@ def test_an_option_that_there_is_not_is_a_sentence(node: Bench, client: Namespac
 
 
 @pytest.mark.root
-def test_dns_is_not_captured_for_nobody(node: Bench, client: Namespace) -> None:
-    with pytest.raises(EnrollError, match="no DNS server"):
-        node.enroll("demo/client", netns=client.name, options={"dns": True})
-    node.enroll("demo/client", netns=client.name)
-    with pytest.raises(EnrollError, match="no DNS server"):
-        node.enroll("demo/client", netns=client.name, options={"dns": True})
-    assert node.manager.rows()[0]["dns"] is False
+def test_dns_is_captured_unless_it_is_left_alone(node: Bench, client: Namespace) -> None:
+    def is_captured() -> bool:
+        return PREFIX4 in client.execute("ip", "route", "show", "table", "local").stdout
+
+    assert node.enroll("demo/client", netns=client.name)["dns"] is True
+    assert is_captured()
+    assert node.enroll("demo/client", netns=client.name, options={"dns": False})["changed"] is True
+    assert not is_captured()
+    assert node.enroll("demo/client", netns=client.name)["dns"] is False
+    assert node.enroll("demo/client", netns=client.name, options={"dns": True})["dns"] is True
+    assert is_captured()
 
 
 @pytest.mark.root

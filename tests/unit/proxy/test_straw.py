@@ -188,6 +188,7 @@ def test_a_listener_that_was_destroyed_is_opened_again_and_the_others_stay() -> 
             True,
             False,
             True,
+            True,
         ]
         assert straw.listeners[1].is_listening
         assert straw.plaintext_fd == straw.listeners[1].sock.fileno()
