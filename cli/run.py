@@ -167,6 +167,11 @@ def _read_by(reader: Callable[[str], str]) -> Callable[[click.Context, click.Par
     metavar="SECONDS",
     help="How often every pod is compared with what the kernel has, and repaired.",
 )
+@click.option(
+    "--cri-endpoint",
+    metavar="PATH|none",
+    help="The container runtime's socket; default: containerd's, CRI-O's or k3s's, where there is one.",
+)
 @pass_session
 def command(  # noqa: PLR0913 - one parameter for each option
     session: Session,
@@ -191,6 +196,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
     kubelet_cgroup: str | None,
     node_ips: tuple[str, ...],
     reconcile_interval: int,
+    cri_endpoint: str | None,
 ) -> None:
     """Run the daemon of a node until SIGTERM; logs go to stdout.
 
@@ -225,5 +231,6 @@ def command(  # noqa: PLR0913 - one parameter for each option
         attach=Attach(attach),
         probes=ProbeWish(ProbeMode(probe_mode) if probe_mode else None, kubelet_cgroup, node_ips),
         reconcile_s=reconcile_interval,
+        cri_endpoint=cri_endpoint,
     )
     run(options)

@@ -18,6 +18,7 @@ from zproxy.model.workload import Workload
 from zproxy.net.netns import NAMED, Netns
 from zproxy.node import resolv_conf
 from zproxy.node.pod import Pod
+from zproxy.node.records import NO_RUNTIME, Origin
 from zproxy.node.routes import PodNetwork
 from zproxy.node.workers import PodWorker
 from zproxy.steering.steering import PodSteering, Steering
@@ -33,6 +34,7 @@ class Sandbox(NamedTuple):
     """A process in it."""
     cgroup: str = ""
     """Its cgroup; empty leaves it to a look at its processes."""
+    origin: Origin = NO_RUNTIME
 
 
 FORBIDDEN: Final = {"/proc/self/ns/net": "the daemon's own", "/proc/1/ns/net": "the host's"}
@@ -123,6 +125,7 @@ async def enroll(
     pod = Pod(workload, netns, cookie, straw, network, options)
     pod.former_sysctls, pod.pid = former, sandbox.pid
     pod.cgroup, pod.given_cgroup = cgroup, sandbox.cgroup
+    pod.origin = sandbox.origin
     return pod
 
 
