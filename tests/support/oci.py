@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ APPLETS: Final = ("cat", "httpd", "nc", "nslookup", "sh", "sleep", "wget")
 _KIND: Final = "application/vnd.oci.image"
 
 
-def write_images(path: Path, names: dict[str, Sequence[str]]) -> None:
+def write_images(path: Path, names: Mapping[str, Sequence[str]]) -> None:
     """Write an archive with an image for each of `names`: its reference → the command that it runs.
 
     All of them have the same one layer: busybox, and the libraries that it is linked to.

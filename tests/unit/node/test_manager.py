@@ -77,6 +77,8 @@ def test_the_row_of_an_enrolled_pod_is_what_the_kernel_says(node: Bench, client:
             "cookie": client.netns.cookie(),
         },
         "service_account": "client",
+        "sandbox": "",
+        "pod_uid": "",
         "identity": "spiffe://cluster.local/ns/demo/sa/client",
         "state": "enrolled",
         "reason": "",
