@@ -50,9 +50,10 @@ class Records:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._path(record.pod)
         draft = path.with_suffix(".new")
-        draft.write_text(
-            json.dumps(record._asdict() | {"options": record.options.as_json()}, indent=2) + "\n"
-        )
+        fields = record._asdict() | {"options": record.options.as_json()}
+        if record.origin == NO_RUNTIME:
+            del fields["origin"]  # versions that know of no runtimes read such a record, too
+        draft.write_text(json.dumps(fields, indent=2) + "\n")
         os.replace(draft, path)
 
     def get(self, pod: str) -> Record | None:

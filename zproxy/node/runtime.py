@@ -66,12 +66,13 @@ class RuntimePods:
         self._client: Asks | None = None
 
     def client(self) -> Asks | None:
-        """Return the client of the runtime; None where there is no runtime, or none is wanted."""
-        path = endpoint.find(self._wish)
-        if path is None:
-            return None
-        if self._client is None or self._client.endpoint != path:
-            self._client = self._connect(path)
+        """Return the client of the runtime; None where there is no runtime, or none is wanted.
+
+        One that was found stays the one: its socket may be away while it restarts.
+        """
+        if self._client is None:
+            path = endpoint.find(self._wish)
+            self._client = self._connect(path) if path is not None else None
         return self._client
 
     async def close(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+import uvloop
 
 from tests.support.runtime import Method, served
 from zproxy.cri import client
@@ -49,7 +50,8 @@ def ask(
             finally:
                 await asking.close()
 
-    return asyncio.run(all_of_it())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # the daemon's
+        return runner.run(all_of_it())
 
 
 def test_it_says_who_it_is(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The record of enrolled pods: whole or not at all, and readable by the next daemon."""
 
+import json
 import os
 from pathlib import Path
 
@@ -20,6 +21,14 @@ def test_what_was_saved_is_loaded_by_the_next_daemon(records: Records, tmp_path:
     records.save(SERVER)
     records.save(CLIENT)
     assert list(Records(tmp_path / "node" / "pods").load()) == [CLIENT, SERVER]
+
+
+def test_a_version_that_knows_of_no_runtime_reads_the_record_of_a_named_namespace(
+    records: Records, tmp_path: Path
+) -> None:
+    records.save(CLIENT)
+    (path,) = (tmp_path / "node" / "pods").iterdir()
+    assert json.loads(path.read_text()).keys() == set(Record._fields) - {"origin"}
 
 
 def test_one_pod_s_record_is_found_by_its_name(records: Records) -> None:
