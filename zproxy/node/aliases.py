@@ -41,9 +41,18 @@ def install(ips: Sequence[str], interface: str) -> None:
         if not own:
             continue
         try:
-            netlink_change.put_local_prefix(prefix, own[0], socket.if_nametoindex(interface))
+            _put(prefix, own[0], socket.if_nametoindex(interface))
         except OSError as error:
             raise EnrollError(f"cannot make {prefix} local in the pod: {error.strerror}") from error
+
+
+def _put(prefix: str, source: str, ifindex: int) -> None:
+    try:
+        netlink_change.put_local_prefix(prefix, source, ifindex)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        netlink_change.put_local_prefix(prefix, "", ifindex)  # nothing is sent from it yet, soon it is
 
 
 def uninstall() -> None:

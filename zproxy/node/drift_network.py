@@ -110,17 +110,20 @@ def _aliases(network: NetworkFacts) -> Iterator[Finding]:
         if faults:
             yield Finding(check, Status.DRIFTED, "; ".join(faults), "", Repair.NETWORK)
         else:
-            where = f"at {places[found[0].out_index]} from {found[0].source}"
-            yield Finding(check, Status.OK, f"resolvers' aliases are local {where}")
+            where = places[found[0].out_index]
+            yield Finding(check, Status.OK, f"resolvers' aliases are local at {where}")
 
 
 def _faults(route: Route, places: Mapping[int, str], own: Sequence[str]) -> Iterator[str]:
+    """Without a preferred source the kernel takes one of the pod's own, which is as good: IPv6 forgets it
+    together with the address.
+    """
     if route.type != RTN_LOCAL:
         yield f"resolvers' aliases have a route of type {route.type}, which is not local"
     if route.out_index not in places:
         yield f"resolvers' aliases are local at interface {route.out_index}, which has no address of the pod"
-    if route.source not in own:
-        yield f"queries come from {route.source or 'any address'} and the pod has {', '.join(own)}"
+    if route.source and route.source not in own:
+        yield f"queries come from {route.source} and the pod has {', '.join(own)}"
 
 
 def _sysctls(network: NetworkFacts) -> Finding:

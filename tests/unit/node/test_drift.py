@@ -180,9 +180,6 @@ CASES = {
         Repair.NETWORK,
         "from 10.0.0.9 and the pod has 10.0.0.1",
     ),
-    "aliases without a source": Case(
-        alias(source=""), "dns route IPv4", D, Repair.NETWORK, "from any address and the pod has 10.0.0.1"
-    ),
     "aliases at a former interface": Case(
         alias(out_index=9), "dns route IPv4", D, Repair.NETWORK, "interface 9"
     ),
@@ -239,6 +236,10 @@ def test_aliases_of_a_family_that_the_pod_has_not_are_not_missed() -> None:
     facts = network(addresses=NETWORK.addresses[:1], aliases=NETWORK.aliases[:1])
     facts = facts._replace(steering=STEERING._replace(entry=ENTRY._replace(ip6=""), slots={"10.0.0.1": 3}))
     assert unlike(facts) == []
+
+
+def test_the_kernel_may_choose_the_source_of_queries() -> None:
+    assert unlike(alias(source="")) == []
 
 
 def test_a_pod_whose_dns_is_left_alone_needs_no_aliases() -> None:
