@@ -74,6 +74,11 @@ class DnsServer:
         """Take queries from a UDP socket, which belongs to the server from now on."""
         self._datagrams = Datagrams(sock, self._worker, self._own, self._take_datagram, self._counts.drop)
 
+    @property
+    def datagrams_fd(self) -> int:
+        """Return the descriptor of the UDP socket; -1 when there is none."""
+        return -1 if self._datagrams is None else self._datagrams.sock.fileno()
+
     def use(self, conf: ResolvConf) -> None:
         """Follow the pod's resolv.conf: its search list, and its resolvers where none was addressed."""
         if conf != self._conf:

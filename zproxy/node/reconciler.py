@@ -185,9 +185,16 @@ class Reconciler:
         if repair is Repair.LISTENERS:
             await pod.straw.reopen()
         elif repair is Repair.NETWORK:
-            await in_thread(pod.network.prepare)
+            await in_thread(partial(self._prepare, pod, facts))
         elif repair is Repair.STEERING:
             await in_thread(partial(self._attach, pod, facts))
+
+    def _prepare(self, pod: Pod, facts: PodFacts) -> None:
+        """Its routes have an address as source and an interface, which may be others than at enrolment."""
+        pod.network.prepare()
+        network = facts.network
+        if pod.options.dns and network.carriers:
+            pod.network.capture_dns(network.ips, network.carriers[0].name)
 
     def _attach(self, pod: Pod, facts: PodFacts) -> None:
         self._steering.attach(
