@@ -35,7 +35,7 @@ enum zp_reason {
 	ZP_FAIL_OPEN_OUT = 26, /* outbound passed in the clear: no daemon, and the pod is to fail open */
 	ZP_FAIL_OPEN_IN = 27,  /* inbound, likewise */
 	ZP_PORTS_SCARCE = 28,  /* a connect() with more than nine tenths of the pod's source ports in use */
-	ZP_BEGUN_BEFORE = 29,  /* outbound passed in the clear: its connect() began before the enrolment */
+	ZP_BEGUN_BEFORE = 29,  /* a TCP SYN in the clear, of a connect() from before enrolment */
 	ZP_ALIAS_BLOCKED = 30, /* packets to a resolver's alias that were not let out: it is not local now */
 	ZP_REASONS = 31,
 };

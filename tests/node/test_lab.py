@@ -11,15 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.captured import musl_stub
 from zproxy.config import PIN_ROOT, RUN_ROOT
 from zproxy.lab import inside, jobs, topology
 from zproxy.lab.app import pattern
+from zproxy.lab.layout import SERVICE
 from zproxy.lab.lifecycle import Lab
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
 SERVER = "http://10.244.2.5:8080"
 SERVER6 = "http://[fd00:10:244:2::5]:8080"
+NAMES = ("server", "server.demo", "server.demo.svc", SERVICE.hostname, f"{SERVICE.hostname}.")
 SIZE = 100_000_000
 
 
@@ -82,7 +85,13 @@ def test_the_app_sees_the_client_pods_own_address(url: str, ip: str) -> None:
 
 
 @pytest.mark.usefixtures("lab")
-@pytest.mark.parametrize("url", ["http://10.96.0.80:8080", "http://10.96.0.80", "http://[fd00:10:96::80]"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://10.96.0.80:8080", "http://10.96.0.80", "http://[fd00:10:96::80]"),
+        *(f"http://{name}:8080" for name in NAMES),
+    ],
+)
 def test_the_service_leads_to_the_server_pod(url: str) -> None:
     assert json.loads(curl(f"{url}/get"))["origin"].startswith(("10.244.1.5:", "[fd00:10:244:1::5]:"))
 
@@ -101,6 +110,32 @@ def test_the_service_leads_to_the_server_pod(url: str) -> None:
 def test_pods_reach_the_resolver_that_they_ask(words: tuple[str, ...], answer: str) -> None:
     for pod in ("demo/client", "demo/server"):
         assert done("lab", "exec", pod, "--", "dig", "+short", *words).strip() == answer
+
+
+@pytest.fixture(scope="module")
+def stub(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return musl_stub(tmp_path_factory.mktemp("musl"))
+
+
+@pytest.mark.usefixtures("lab")
+@pytest.mark.parametrize("pod", ["demo/client", "demo/server"])
+@pytest.mark.parametrize("name", [*NAMES, "www.example.com"])
+def test_every_resolver_of_apps_finds_every_form_of_a_name(stub: str, pod: str, name: str) -> None:
+    """glibc's, musl's, busybox's own and BIND's, each from a pod with Kubernetes' resolv.conf."""
+    expected = {"203.0.113.80", "2001:db8::80"} if name == "www.example.com" else set(SERVICE.vips)
+    for words in (("getent", "ahosts", name), (stub, name), ("busybox", "nslookup", name)):
+        shown = done("lab", "exec", pod, "--", *words)
+        assert expected <= set(shown.split()), words
+    dig = ("dig", "+short", "+search", "+ndots=5", name)
+    assert expected <= set(done("lab", "exec", pod, "--", *dig, "A", *dig[1:], "AAAA").split())
+
+
+@pytest.mark.usefixtures("lab")
+def test_large_answers_arrive_by_every_resolver() -> None:
+    dig = ("lab", "exec", "demo/client", "--", "dig", "+short", "large.example.com", "TXT")
+    large = done(*dig, "+bufsize=512")
+    assert len(large) > 3000
+    assert large == done(*dig, "+tcp")
 
 
 def test_policy_is_shown_twice_and_leaves_the_mesh_as_it_was(lab: Lab) -> None:

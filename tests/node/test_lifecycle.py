@@ -125,8 +125,8 @@ def test_enrolling_twice_changes_nothing(nodes: TwoNodes) -> None:
 def test_port_in_use_inside_the_pod_is_named_and_nothing_is_left(nodes: TwoNodes) -> None:
     nodes.a.client.call("unenroll", pod="demo/client")
     bare = state_of(nodes)
-    squatter = nodes.client.listen(15006)
-    with pytest.raises(ZproxyError, match="port 15006 of demo/client is taken: python"):
+    squatter, own_name = nodes.client.listen(15006), Path("/proc/self/comm").read_text().strip()
+    with pytest.raises(ZproxyError, match=f"port 15006 of demo/client is taken: {own_name} "):
         nodes.enroll_client()
     squatter.close()
     assert state_of(nodes) == bare

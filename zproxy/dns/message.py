@@ -36,6 +36,8 @@ _RD: Final = 0x01
 _OPCODE: Final = 0x78
 _RCODE: Final = 0x0F
 _LABEL: Final = 63
+_WORDS: Final = 120
+"""Of an extended error: with the longest name it still fits the smallest payload."""
 
 Section = tuple[dns.name.Name, Sequence[dns.rdata.Rdata]]
 """An owner and its records, which are of one type."""
@@ -126,7 +128,7 @@ def failure(query: Query, rcode: dns.rcode.Rcode, why: dns.edns.EDECode, text: s
     response = dns.message.make_response(query.message, recursion_available=True, our_payload=PAYLOAD)
     response.set_rcode(rcode)
     if query.message.edns >= 0:
-        response.use_edns(0, 0, PAYLOAD, options=[dns.edns.EDEOption(why, text)])
+        response.use_edns(0, 0, PAYLOAD, options=[dns.edns.EDEOption(why, text[:_WORDS])])
     return response.to_wire()
 
 

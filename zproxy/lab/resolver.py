@@ -24,6 +24,8 @@ PORT: Final = 53
 TTL_S: Final = 30
 PLAIN_SIZE: Final = 512
 """RFC 1035 4.2.1: the longest answer over UDP to a query without EDNS."""
+LARGEST_SIZE: Final = 65535
+"""Of a message over TCP (RFC 1035 4.2.2)."""
 LARGE: Final = 16
 """Strings of 200 bytes in the large answer."""
 _ZONE: Final = dns.name.from_text("example.com.")
@@ -69,7 +71,7 @@ def _rrset(name: dns.name.Name, kind: dns.rdatatype.RdataType, texts: list[str])
 
 def _fitted(response: dns.message.Message, query: dns.message.Message, transport: str) -> bytes:
     if transport == "tcp":
-        return response.to_wire()
+        return response.to_wire(max_size=LARGEST_SIZE)  # or dnspython keeps to the payload for UDP
     size = max(PLAIN_SIZE, query.payload) if query.edns >= 0 else PLAIN_SIZE
     try:
         return response.to_wire(max_size=size)

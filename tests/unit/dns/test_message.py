@@ -144,6 +144,13 @@ def test_a_failure_says_why_to_those_who_understand() -> None:
     assert dns.message.from_wire(failure(parse(wire()), dns.rcode.SERVFAIL, WHY, "")).edns == -1
 
 
+def test_a_failure_fits_whatever_it_has_to_say() -> None:
+    longest = ".".join(["x" * 63] * 3 + ["y" * 61])
+    for payload in (0, 512):
+        query = parse(wire(longest, use_edns=0, payload=payload))
+        assert len(failure(query, dns.rcode.SERVFAIL, WHY, "because " * 999)) <= 512
+
+
 def test_a_truncated_answer_is_a_question_and_nothing_else() -> None:
     query = parse(wire())
     reply = dns.message.from_wire(

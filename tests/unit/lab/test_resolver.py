@@ -52,6 +52,10 @@ def test_a_large_answer_is_cut_over_udp_and_whole_over_tcp() -> None:
     whole = _ask("large.example.com", "TXT", transport="tcp")
     assert not whole.flags & dns.flags.TC
     assert len(_texts(whole)) == resolver.LARGE
+    small = dns.message.make_query("large.example.com", "TXT", use_edns=True, payload=512)
+    wire = resolver.answer(small.to_wire(), "10.96.0.10", "tcp")
+    assert wire is not None
+    assert len(_texts(dns.message.from_wire(wire))) == resolver.LARGE
 
 
 def test_a_client_with_edns_gets_what_it_has_room_for() -> None:

@@ -36,7 +36,6 @@ V4, V6 = Endpoint("10.244.2.5", 15008), Endpoint("fd00:244:2::5", 15008)
         (V6, "[fd00:244:2::5]:8080", Endpoint("fd00:244:2::5", 8080)),
         (V6, "[FD00:244:2:0::5]:1", Endpoint("fd00:244:2::5", 1)),
         (V4, "10.244.2.5:65535", Endpoint("10.244.2.5", 65535)),
-        (V4, "10.244.2.5:15053", Endpoint("10.244.2.5", 15053)),
     ],
 )
 def test_a_port_of_this_pod_is_admitted(dst: Endpoint, authority: str, target: Endpoint) -> None:
