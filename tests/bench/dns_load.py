@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
@@ -14,6 +14,10 @@ IDS: Final = 1 << 16
 _HEADER: Final = 12
 _ANSWER: Final = b"\xc0\x0c\0\1\0\1\0\0\0\5\0\4\xcb\0\x71\x50"
 """The name of the question, A, IN, five seconds, 203.0.113.80."""
+
+
+_LOOK_S: Final = 5.0
+"""After so long without a query the resolver looks whether somebody may still ask."""
 
 
 class Window(NamedTuple):
@@ -97,21 +101,15 @@ def _window(took: list[float], seconds: float) -> Window:
 @contextmanager
 def resolver(sock: socket.socket) -> Iterator[None]:
     """Let a process of its own answer what comes to a bound UDP socket, queries for A without EDNS."""
-    with process(lambda: _serve(sock)):
-        yield
-
-
-@contextmanager
-def process(work: Callable[[], object]) -> Iterator[None]:
-    """Do `work`, which never ends, in a copy of this process for the block."""
+    parent = os.getpid()
     pid = os.fork()
     if not pid:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         try:
-            work()
+            _serve(sock, parent)
         finally:
-            os._exit(1)
+            os._exit(0)
     try:
         yield
     finally:
@@ -119,9 +117,14 @@ def process(work: Callable[[], object]) -> Iterator[None]:
         os.waitpid(pid, 0)
 
 
-def _serve(sock: socket.socket) -> None:
-    sock.settimeout(None)
+def _serve(sock: socket.socket, parent: int) -> None:
+    sock.settimeout(_LOOK_S)
     while True:
-        query, client = sock.recvfrom(IDS)
+        try:
+            query, client = sock.recvfrom(IDS)
+        except TimeoutError:
+            if os.getppid() != parent:
+                return
+            continue
         head = query[:2] + b"\x85\x80" + query[4:6] + b"\0\1\0\0\0\0"
         sock.sendto(head + query[_HEADER:] + _ANSWER, client)
