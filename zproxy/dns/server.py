@@ -139,7 +139,7 @@ class DnsServer:
         limit = message.LARGEST if is_stream else query.payload
         known = self._answers.find(query.name, query.kind)
         if known is not None:
-            reply(known.wire(query, limit))
+            reply(self._answers.wire(known, query, limit))
             _tell(workload, query, "answered", known.size)
         elif query.kind in TRANSFERS:
             why = dns.edns.EDECode.NOT_SUPPORTED, "zone transfers are not passed on"
