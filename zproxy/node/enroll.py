@@ -103,7 +103,7 @@ async def enroll(
         await straw.use(await asyncio.to_thread(resolv_conf.read, netns, sandbox.pid))
         former = await asyncio.to_thread(network.prepare)
         undo.push_async_callback(asyncio.to_thread, network_restore, network, former)
-        if options.dns:
+        if options.dns and interfaces:
             await asyncio.to_thread(network.capture_dns, addresses, interfaces[0])
         cookie = netns.cookie()
         steer = PodSteering(

@@ -245,7 +245,8 @@ class Manager:
             return False
         if options.dns:
             addresses, interfaces = await asyncio.to_thread(pod.network.addresses)
-            await asyncio.to_thread(pod.network.capture_dns, addresses, interfaces[0])
+            if interfaces:  # or it has lost its addresses, and the reconciler does it when it has some again
+                await asyncio.to_thread(pod.network.capture_dns, addresses, interfaces[0])
         record = self._records.get(pod.name)
         await asyncio.to_thread(self._steering.choose, pod.cookie, options)
         if not options.dns:
