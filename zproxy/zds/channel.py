@@ -70,8 +70,11 @@ class Channel:
             try:
                 self._sock.send(data, socket.MSG_NOSIGNAL)
             except BlockingIOError:
-                async with asyncio.timeout(SEND_S):
-                    await self._when(readable=False)
+                try:
+                    async with asyncio.timeout(SEND_S):
+                        await self._when(readable=False)
+                except TimeoutError:
+                    raise TimeoutError("istio-cni does not read its answers") from None
             else:
                 return
 
