@@ -33,6 +33,8 @@ class Sandbox(NamedTuple):
     """A process in it."""
     cgroup: str = ""
     """Its cgroup; empty leaves it to a look at its processes."""
+    handed: str = ""
+    """By which uid istio-cni handed it over; empty when somebody enrols it."""
 
 
 FORBIDDEN: Final = {"/proc/self/ns/net": "the daemon's own", "/proc/1/ns/net": "the host's"}
@@ -123,6 +125,7 @@ async def enroll(
     pod = Pod(workload, netns, cookie, straw, network, options)
     pod.former_sysctls, pod.pid = former, sandbox.pid
     pod.cgroup, pod.given_cgroup = cgroup, sandbox.cgroup
+    pod.handed = sandbox.handed
     return pod
 
 

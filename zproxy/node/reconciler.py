@@ -227,8 +227,13 @@ class Reconciler:
             self.log.failed(whose, error)
 
     async def _collect(self) -> None:
-        """Forget pods that nobody can enter any more, and what is left of others in maps and pins."""
-        suspects = await self._out_of_reach(tuple(self._manager.pods.values()))
+        """Forget pods that nobody can enter any more, and what is left of others in maps and pins.
+
+        A pod that was handed over goes when whoever did that says so: its namespace may be mounted where only
+        they can see it.
+        """
+        found = tuple(pod for pod in self._manager.pods.values() if not pod.handed)
+        suspects = await self._out_of_reach(found)
         if suspects:
             await asyncio.sleep(DEAD_S)
         for pod in await self._out_of_reach(suspects):
