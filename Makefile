@@ -12,11 +12,16 @@ BIN := .venv/bin
 # The resolver behind `make lock`: it pins for every Python and machine at once. Nothing else needs it.
 UV := 0.13.9
 
+# What protoc reads, and what it makes of that beside it.
+PROTOS = $(sort $(wildcard zproxy/proto/*.proto tests/support/*.proto))
+GENERATE = $(BIN)/python -m grpc_tools.protoc --proto_path=. $(PROTOS)
+
 # What needs no root shares nothing and runs on all cores; root tests share the kernel and run one by one.
 UNIT_TESTS = $(BIN)/python -m pytest -m "not root" -n auto
 ROOT_TESTS = $(BIN)/python -m pytest -m root
 
-.PHONY: help install demo bench bench-dns bench-state bench-steering test test-unit test-root soak lint lint-code lint-format lint-types lint-bpf fmt lock clean clean-root
+.PHONY: help install demo bench bench-dns bench-state bench-steering test test-unit test-root test-node soak lint lint-code \
+	lint-format lint-types lint-bpf fmt gen gen-check lock clean clean-root
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +63,10 @@ test-root: ## Run the tests that load BPF and make network namespaces (needs roo
 	@.ci/bootstrap test
 	@$(ROOT_TESTS) $(ARGS)
 
+test-node: ## Run the tests with pods of a container runtime: containerd from Debian (needs root)
+	@.ci/bootstrap test
+	@$(ROOT_TESTS) $(sort $(wildcard tests/node/test_containerd*.py)) $(ARGS)
+
 soak: install ## Run the long tests: a million fuzz cases, 200,000 connections, 10,000 idle, 200 pods (needs root)
 	@$(BIN)/python -m pytest -o "norecursedirs=.*" tests/soak $(ARGS)
 
@@ -79,6 +88,16 @@ fmt: install ## Format the code, and mend what the linter can mend by itself
 	@$(BIN)/ruff check --fix --quiet || true
 	@$(BIN)/ruff format --quiet
 	@find bpf tests -name '*.[ch]' -exec $(BIN)/clang-format -i {} +
+
+gen: install ## Make Python of the .proto files, after one of them was changed
+	@$(GENERATE) --python_out=. --pyi_out=.
+
+gen-check: install ## Say whether what `make gen` makes is what is there; changes nothing
+	@set -e; made=$$(mktemp -d); trap 'rm -rf -- "$$made"' EXIT; \
+	$(GENERATE) --python_out="$$made" --pyi_out="$$made"; \
+	for file in $$(cd -- "$$made" && find . -name '*_pb2.py*'); do \
+		cmp -s -- "$$made/$$file" "$$file" || { echo "$$file is not what protoc makes: run make gen" >&2; exit 1; }; \
+	done
 
 lock: ## Pin the dependencies anew, with hashes (ARGS=--upgrade takes the newest)
 	@set -e; tool=$$(mktemp -d); trap 'rm -rf -- "$$tool"' EXIT; \

@@ -185,6 +185,11 @@ def _read_by(reader: Callable[[str], str]) -> Callable[[click.Context, click.Par
     metavar="NAME",
     help="Of pods that are handed over before the mesh knows them.",
 )
+@click.option(
+    "--cri-endpoint",
+    metavar="PATH|none",
+    help="The container runtime's socket; default: containerd's, CRI-O's or k3s's, where there is one.",
+)
 @pass_session
 def command(  # noqa: PLR0913 - one parameter for each option
     session: Session,
@@ -211,6 +216,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
     reconcile_interval: int,
     zds: str,
     trust_domain: str,
+    cri_endpoint: str | None,
 ) -> None:
     """Run the daemon of a node until SIGTERM; logs go to stdout.
 
@@ -247,5 +253,6 @@ def command(  # noqa: PLR0913 - one parameter for each option
         reconcile_s=reconcile_interval,
         zds=zds,
         trust_domain=trust_domain,
+        cri_endpoint=cri_endpoint,
     )
     run(options)

@@ -13,3 +13,8 @@ ROOT = Path(__file__).parents[1]
 def test_make_lint_passes(check: str) -> None:
     done = subprocess.run(["make", "-s", check], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"make {check} says:\n{done.stdout}{done.stderr}"
+
+
+def test_generated_code_is_what_protoc_makes_of_the_proto_files() -> None:
+    done = subprocess.run(["make", "-s", "gen-check"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -40,6 +40,8 @@ from zproxy.node.pressure import Pressure
 from zproxy.node.process import calm_collector, name_process, only_daemon, raise_file_limit
 from zproxy.node.reconciler import PERIOD_S, Reconciler
 from zproxy.node.reload import CurrentMesh, stamp_of
+from zproxy.node.runtime import Asks, RuntimePods
+from zproxy.node.runtime_watch import RuntimeWatch
 from zproxy.node.steering_metrics import steering_families
 from zproxy.node.views import Views
 from zproxy.node.why import Why
@@ -85,6 +87,8 @@ class Options:
     """Where istio-cni listens; empty when nobody hands pods over."""
     trust_domain: str = TRUST_DOMAIN
     """Of pods that are handed over before the mesh knows them."""
+    cri_endpoint: str | None = None
+    """Of the container runtime; None is looked for, `none` is none."""
 
 
 def run(options: Options) -> None:
@@ -154,6 +158,8 @@ class Daemon:
         self._tasks: list[asyncio.Task[Any]] = []
         self._settings = options.settings
         self._reconciler = Reconciler(self._manager, self._steering, options.reconcile_s)
+        self._runtime = RuntimePods(self._manager, _connect, options.cri_endpoint)
+        self._runtime_watch = RuntimeWatch(self._runtime, self._manager, self._reconciler.collect)
         reads: list[Read] = [
             *(worker.metrics for worker in self._workers),
             partial(steering_families, options.node),
@@ -191,7 +197,8 @@ class Daemon:
         commands = views.commands() | {
             "why": why.why,
             "why_connection": why.why_connection,
-            "enroll": self._manager.enroll,
+            "enroll": self._runtime.enroll,
+            "candidates": self._runtime.candidates,
             "unenroll": self._manager.unenroll,
             "metrics": self._metrics.text,
             "stop": self._stop.set,
@@ -202,6 +209,7 @@ class Daemon:
         self._tasks.append(self._reconciling)
         if self._zds is not None:
             self._tasks.append(spawn(self._zds.run(), "zds"))
+        self._tasks.append(spawn(self._runtime_watch.run(), "watch-runtime"))
 
     async def stopped(self) -> None:
         """Wait until the daemon is to end; raise WorkerFailed when that is because a worker did."""
@@ -225,6 +233,7 @@ class Daemon:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._runtime.close()
         for driver in self._drivers:
             await driver.stop()
         await self._manager.close()
@@ -296,6 +305,13 @@ class Daemon:
         _log.error("%s; the daemon ends, and its pods are refused until one is back", failure)
         self._failure = self._failure or failure
         self._stop.set()
+
+
+def _connect(path: Path) -> Asks:
+    """Make the client of a container runtime: gRPC is loaded where there is one to ask."""
+    from zproxy.cri.client import RuntimeClient
+
+    return RuntimeClient(path)
 
 
 def _crashed(item: Pollable | Flushable | Waiter | Ticking, error: Exception) -> None:

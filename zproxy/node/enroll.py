@@ -18,6 +18,7 @@ from zproxy.model.workload import Workload
 from zproxy.net.netns import NAMED, Netns
 from zproxy.node import resolv_conf
 from zproxy.node.pod import Pod
+from zproxy.node.records import NO_RUNTIME, Origin
 from zproxy.node.routes import PodNetwork
 from zproxy.node.workers import PodWorker
 from zproxy.steering.steering import PodSteering, Steering
@@ -35,6 +36,7 @@ class Sandbox(NamedTuple):
     """Its cgroup; empty leaves it to a look at its processes."""
     handed: str = ""
     """By which uid istio-cni handed it over; empty when somebody enrols it."""
+    origin: Origin = NO_RUNTIME
 
 
 FORBIDDEN: Final = {"/proc/self/ns/net": "the daemon's own", "/proc/1/ns/net": "the host's"}
@@ -126,6 +128,7 @@ async def enroll(
     pod.former_sysctls, pod.pid = former, sandbox.pid
     pod.cgroup, pod.given_cgroup = cgroup, sandbox.cgroup
     pod.handed = sandbox.handed
+    pod.origin = sandbox.origin
     return pod
 
 

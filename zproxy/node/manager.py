@@ -22,7 +22,7 @@ from zproxy.node.enroll import (
     unenroll,
 )
 from zproxy.node.pod import Pod
-from zproxy.node.records import Record, Records
+from zproxy.node.records import NO_RUNTIME, Origin, Record, Records
 from zproxy.node.refused import Refused
 from zproxy.node.routes import PodNetwork
 from zproxy.node.stand_in import Handed, stand_in
@@ -54,10 +54,12 @@ class Manager:
         """Those that are steered and that this daemon could not take up: to nobody, so they are refused."""
         self.on_change: Callable[[int], object] = bool
         """Called with the cookie of a pod that was enrolled or left."""
+        self.on_gone: Callable[[Record], object] = bool
+        """Called with the record of a runtime's pod whose namespace is gone, and that nobody unenrolled."""
         self.lock = asyncio.Lock()
         """Hold it to look at a pod while nobody enrols or unenrols."""
 
-    async def enroll(
+    async def enroll(  # noqa: PLR0913 - one parameter for each thing that may be asked for
         self,
         pod: str,
         netns: str | None = None,
@@ -65,15 +67,17 @@ class Manager:
         service_account: str | None = None,
         options: dict[str, Any] | None = None,
         cgroup: str | None = None,
+        *,
+        origin: Origin = NO_RUNTIME,
     ) -> dict[str, Any]:
         """Enrol `namespace/name`; return its row. Doing it again changes nothing. Raise EnrollError.
 
         `options` are those of PodOptions; an enrolled pod keeps those that are not given. `cgroup` names the
-        pod's own, which is looked for otherwise.
+        pod's own, which is looked for otherwise. `origin` is what a container runtime calls the pod.
         """
         workload = self._workload(pod, service_account)
         handle = open_netns(pod, netns, pid)
-        sandbox = Sandbox(handle, pid, cgroup or "")
+        sandbox = Sandbox(handle, pid, cgroup or "", origin=origin)
         return await self.take(workload, sandbox, service_account, options or {})
 
     async def take(
@@ -104,6 +108,7 @@ class Manager:
                 if sandbox.cgroup and sandbox.cgroup != present.given_cgroup:
                     at = present.cgroup.path or "no cgroup of its own"
                     raise EnrollError(f"{pod} is enrolled with {at}; to change that, unenroll it first")
+                self._learn_origin(present, sandbox.origin)
                 has_changed = await self._change(present, options)
                 if present.handed and sandbox.handed:
                     self._rename(present, sandbox.handed)
@@ -150,13 +155,15 @@ class Manager:
         try:
             if found is None and record.handed:
                 raise EnrollError("its namespace cannot be found; istio-cni has to hand it over again")
+            if found is None and record.origin.sandbox:
+                raise EnrollError("its sandbox was removed")
             if found is None:  # the path may be a new sandbox's
                 await self.enroll(
                     record.pod, record.netns, None, record.service_account, options, record.cgroup or None
                 )
             else:
                 workload = await self._workload_for(record, found)
-                sandbox = Sandbox(found, None, record.cgroup, record.handed)
+                sandbox = Sandbox(found, None, record.cgroup, record.handed, record.origin)
                 await self.take(workload, sandbox, record.service_account, options, restored=record)
         except ZproxyError as error:
             if self._records.get(record.pod) is None:
@@ -167,6 +174,7 @@ class Manager:
             _log.warning("not enrolled again, its namespace is gone: %s: %s", record.pod, error)
             async with self.lock:
                 await self._forget(record)
+            self._tell_gone(record)
 
     async def _workload_for(self, record: Record, netns: Netns) -> Workload:
         try:
@@ -198,7 +206,14 @@ class Manager:
 
     async def collect(self, pod: Pod) -> None:
         """Forget a pod whose namespace nobody can enter any more; the caller holds `lock`."""
+        record = self._records.get(pod.name)
         await self._remove(pod)
+        if record is not None:
+            self._tell_gone(record)
+
+    def _tell_gone(self, record: Record) -> None:
+        if record.origin.sandbox:
+            self.on_gone(record)
 
     async def recorded(self) -> set[int]:
         """Return the cookies of the pods that there is a record of."""
@@ -230,6 +245,10 @@ class Manager:
 
     def _row(self, pod: Pod) -> dict[str, Any]:
         return pod.row(self.node, self._steering.attach_mode)
+
+    def check(self, pod: str) -> None:
+        """Raise EnrollError when the mesh does not have the pod so that it could be enrolled here."""
+        self._workload(pod, None)
 
     def _workload(self, pod: str, service_account: str | None) -> Workload:
         namespace, slash, name = pod.partition("/")
@@ -283,6 +302,13 @@ class Manager:
             self._records.save(record._replace(options=options))
         _warn(pod)
         return True
+
+    def _learn_origin(self, pod: Pod, origin: Origin) -> None:
+        """Keep which pod of a runtime it is, where that was not known when it was enrolled."""
+        record = self._records.get(pod.name)
+        if origin.sandbox and origin != pod.origin and record is not None:
+            pod.origin = origin
+            self._records.save(record._replace(origin=origin))
 
     async def _add(
         self, workload: Workload, sandbox: Sandbox, service_account: str | None, options: PodOptions
