@@ -97,6 +97,11 @@ class Containerd:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         wait_for(self._is_ready, "containerd ready")
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def load_images(self) -> None:
         """Import the images of this module; once is enough."""
         write_images(self._images, IMAGES)
@@ -135,7 +140,7 @@ class Containerd:
 
     def clean(self) -> None:
         """Remove all pods, end containerd and its shims, and take down what they mounted."""
-        if self._process is not None and self._process.poll() is None:
+        if self.is_running:
             with suppress(grpc.RpcError):
                 self.remove_all()
         self._channel.close()
@@ -205,7 +210,8 @@ class Pod:
         status = self._runtime.call("PodSandboxStatus", asked, cri_pb2.PodSandboxStatusResponse).status
         self.ip = status.network.ip
         config = pods_pb2.ContainerConfig(
-            metadata=cri_pb2.ContainerMetadata(name="app"), image=pods_pb2.ImageSpec(image=APP)
+            metadata=cri_pb2.ContainerMetadata(name="app", attempt=self.attempt),
+            image=pods_pb2.ImageSpec(image=APP),
         )
         wanted = pods_pb2.CreateContainerRequest(
             pod_sandbox_id=self.id, config=config, sandbox_config=self._config
@@ -222,8 +228,11 @@ class Pod:
         return done.exit_code, (done.stdout + done.stderr).decode()
 
     def get(self, to: str, port: int = 8080) -> str:
-        """Fetch /get from `to`, as an app in the pod does; return the page, or wget's complaint."""
-        return self.execute("wget", "-q", "-T", "5", "-O", "-", f"http://{to}:{port}/get")[1]
+        """Fetch /get from `to`, as an app in the pod does; return the page, or wget's complaint.
+
+        Without -T, at which the wget of Debian 12's busybox crashes.
+        """
+        return self.execute("wget", "-q", "-O", "-", f"http://{to}:{port}/get")[1]
 
     def stop(self) -> None:
         """End the sandbox, as kubelet does before it makes another one."""
@@ -253,6 +262,13 @@ class ContainerNode:
         self.daemon = Node(f"{PREFIX}{label}", directory, ca)
         self.daemon.wrapper = ("nsenter", f"--net=/run/netns/{host.name}")
         self.daemon.options = ("--cri-endpoint", str(self.runtime.socket))
+
+    def make_ready(self) -> None:
+        """Start what does not run: the runtime, the daemon."""
+        if not self.runtime.is_running:
+            self.runtime.start()
+        if self.daemon.process is None:
+            self.daemon.start()
 
     def workload(self, pod: Pod) -> Workload:
         """Return what the mesh is to know of a pod of this node."""
