@@ -32,6 +32,7 @@ from zproxy.net.poller import Flushable, Pollable
 from zproxy.net.sockets import SocketFactory
 from zproxy.net.tasks import every, spawn
 from zproxy.net.worker import Ticking, Worker
+from zproxy.node.births import Births
 from zproxy.node.control import ControlServer
 from zproxy.node.heartbeat import Heartbeat
 from zproxy.node.manager import Manager
@@ -177,7 +178,8 @@ class Daemon:
         )
         decide = partial(authorize, self._settings.compat)
         why = Why(self._workers, self._manager, self._mesh, self._settings, decide)
-        commands = views.commands() | {
+        commands = views.commands() | Births(self._manager).commands()
+        commands |= {
             "why": why.why,
             "why_connection": why.why_connection,
             "enroll": self._manager.enroll,

@@ -41,6 +41,12 @@ class EnrollError(ZproxyError):
     reason = "ENROLL"
 
 
+class NoDaemon(ZproxyError):
+    """The node's daemon is not there, or does not answer in time; in a moment it may."""
+
+    reason = "DAEMON"
+
+
 class IdentityError(ZproxyError):
     """A certificate could not be issued, read or trusted."""
 

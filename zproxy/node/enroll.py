@@ -33,6 +33,8 @@ class Sandbox(NamedTuple):
     """A process in it."""
     cgroup: str = ""
     """Its cgroup; empty leaves it to a look at its processes."""
+    attachment: str = ""
+    """What its runtime calls it; empty when it was not its runtime that asked."""
 
 
 FORBIDDEN: Final = {"/proc/self/ns/net": "the daemon's own", "/proc/1/ns/net": "the host's"}
@@ -123,6 +125,7 @@ async def enroll(
     pod = Pod(workload, netns, cookie, straw, network, options)
     pod.former_sysctls, pod.pid = former, sandbox.pid
     pod.cgroup, pod.given_cgroup = cgroup, sandbox.cgroup
+    pod.attachment = sandbox.attachment
     return pod
 
 

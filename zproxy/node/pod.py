@@ -39,6 +39,8 @@ class Pod:
         """A process of it, where enrolment was told one."""
         self.given_cgroup = ""
         """As enrolment asked for it."""
+        self.attachment = ""
+        """What its runtime calls it, where that enrolled it."""
         self.since = datetime.now(UTC)
 
     @property
@@ -56,6 +58,7 @@ class Pod:
             self.former_sysctls,
             self.options,
             self.given_cgroup,
+            self.attachment,
         )
 
     def row(self, node: str, mode: Attach) -> dict[str, Any]:

@@ -24,6 +24,8 @@ class Record(NamedTuple):
     options: PodOptions = DEFAULT_OPTIONS
     cgroup: str = ""
     """As enrolment asked for it; empty leaves it to a look at the pod's processes."""
+    attachment: str = ""
+    """What its runtime calls it, see births.py; empty when it was not enrolled at its birth."""
 
 
 class Records:
