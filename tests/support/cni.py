@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,64 +53,56 @@ class Answer(NamedTuple):
         return json.loads(self.stdout)
 
 
-class Runtime:
-    """Runs the plugins of a network as libcni does, for one sandbox; `conf_dir` and `bins` are its own."""
+@dataclass
+class Sandbox:
+    """One sandbox of a pod, whose networks a runtime makes and ends as libcni does."""
 
-    def __init__(self, conf_dir: Path, bins: Sequence[Path], netns: str, pod: str, container: str) -> None:
-        self.conf_dir = conf_dir
-        self.bins = bins
-        self.netns = netns
-        self.pod = pod
-        self.container = container
-        self.result: Any = None
-        """Of the last ADD that succeeded."""
+    conf_dir: Path
+    bins: Sequence[Path]
+    """Where the plugins are."""
+    prefix: Sequence[str]
+    """Words before each plugin's name: they run in the node's network namespace."""
+    pod: str
+    container: str
+    netns: str
+    """Path; "" when it has gone."""
+    address: str
+    """For the plugin `static`, which is told by CNI_ARGS."""
+    result: Any = None
+    """Of the last ADD that succeeded."""
 
     def network(self) -> dict[str, Any]:
         """Return the network that a runtime takes: the first by name."""
-        first = min(path for path in self.conf_dir.iterdir() if path.suffix in (".conf", ".conflist"))
+        first = min(path for path in self.conf_dir.iterdir() if path.suffix == ".conflist")
         network: dict[str, Any] = json.loads(first.read_bytes())
-        return network if first.suffix == ".conflist" else network | {"plugins": [network]}
+        return network
 
     def add(self) -> Answer:
         """Run the chain; stop at the first failure, which is returned."""
-        answer = Answer(0, "null", "")
+        previous: dict[str, Any] = {}
         for plugin in self.network()["plugins"]:
-            previous = {} if answer.json is None else {"prevResult": answer.json}
-            answer = self.run("ADD", plugin, previous)
+            answer = self._run("ADD", plugin, previous)
             if answer.status:
                 return answer
+            previous = {"prevResult": answer.json}
         self.result = answer.json
         return answer
 
-    def delete(self, **environment: str) -> list[Answer]:
+    def delete(self) -> list[Answer]:
         """Run the chain backwards, all of it."""
-        return [self._last("DEL", plugin, **environment) for plugin in reversed(self.network()["plugins"])]
+        return [self._run("DEL", plugin, self._former()) for plugin in reversed(self.network()["plugins"])]
 
-    def check(self) -> list[Answer]:
-        """Run the chain, all of it."""
-        return [self._last("CHECK", plugin) for plugin in self.network()["plugins"]]
-
-    def own(self, command: str, more: Mapping[str, Any] | None = None, /, **environment: str) -> Answer:
+    def ask(self, command: str, version: str = "1.0.0", **more: Any) -> Answer:
         """Run zproxy's plugin alone."""
         [plugin] = (each for each in self.network()["plugins"] if each["type"] == "zproxy-cni")
-        return self._last(command, plugin, more, **environment)
+        return self._run(command, plugin, self._former() | more | {"cniVersion": version})
 
-    def _last(
-        self,
-        command: str,
-        plugin: dict[str, Any],
-        more: Mapping[str, Any] | None = None,
-        /,
-        **environment: str,
-    ) -> Answer:
-        previous = {} if self.result is None else {"prevResult": self.result}
-        return self.run(command, plugin, previous | dict(more or {}), **environment)
+    def _former(self) -> dict[str, Any]:
+        return {} if self.result is None else {"prevResult": self.result}
 
-    def run(self, command: str, plugin: dict[str, Any], more: Mapping[str, Any], **changed: str) -> Answer:
-        """Run one plugin."""
+    def _run(self, command: str, plugin: Mapping[str, Any], more: Mapping[str, Any]) -> Answer:
         network = self.network()
-        version = max([network["cniVersion"], *network.get("cniVersions", [])])
-        conf = plugin | {"cniVersion": version, "name": network["name"]} | dict(more)
+        conf = {**plugin, "cniVersion": network["cniVersion"], "name": network["name"], **more}
         variables = environment(
             command,
             self.pod,
@@ -117,10 +110,11 @@ class Runtime:
             CNI_NETNS=self.netns,
             CNI_PATH=":".join(map(str, self.bins)),
         )
-        [executable] = (path for path in (bin_ / plugin["type"] for bin_ in self.bins) if path.exists())
+        variables["CNI_ARGS"] += f";IP={self.address}"
+        [executable, *_] = (path for path in (found / plugin["type"] for found in self.bins) if path.exists())
         done = subprocess.run(
-            [executable],
-            env={"PATH": os.environ["PATH"]} | variables | changed,
+            [*self.prefix, executable],
+            env={"PATH": os.environ["PATH"]} | variables,
             input=json.dumps(conf),
             capture_output=True,
             text=True,

@@ -76,6 +76,9 @@ def read(environment: Mapping[str, str], text: bytes) -> Request:
     conf = _object(text)
     version = _version(conf, command)
     _check_environment(command, environment)
+    result = conf.get("prevResult")
+    if command in ("ADD", "CHECK") and not isinstance(result, dict):
+        _fault(conf, "prevResult", "zproxy-cni makes no interfaces: chain it behind a plugin that does")
     request = Request(
         command,
         version,
@@ -85,13 +88,9 @@ def read(environment: Mapping[str, str], text: bytes) -> Request:
         environment.get("CNI_IFNAME", ""),
         environment.get("CNI_NETNS", ""),
         _pod(environment.get("CNI_ARGS", "")),
-        conf.get("prevResult"),
+        result if isinstance(result, dict) else None,
     )
-    if command == "GC":
-        return request._replace(valid=_valid(conf, request.network))
-    if command in ("ADD", "CHECK") and not isinstance(request.result, dict):
-        _fault(conf, "prevResult", "zproxy-cni makes no interfaces: chain it behind a plugin that does")
-    return request
+    return request._replace(valid=_valid(conf, request.network)) if command == "GC" else request
 
 
 def version_of(text: bytes) -> str:
