@@ -16,7 +16,7 @@ UV := 0.13.9
 UNIT_TESTS = $(BIN)/python -m pytest -m "not root" -n auto
 ROOT_TESTS = $(BIN)/python -m pytest -m root
 
-.PHONY: help install demo bench bench-state bench-steering test test-unit test-root soak lint lint-code lint-format lint-types lint-bpf fmt lock clean clean-root
+.PHONY: help install demo bench bench-dns bench-state bench-steering test test-unit test-root soak lint lint-code lint-format lint-types lint-bpf fmt lock clean clean-root
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ bench: ## Measure zproxy beside Envoy, under 20 minutes (needs root; BENCH_JSON=
 bench-steering: ## Measure steering beside iptables, enrolment and 200 pods, about 4 minutes (needs root)
 	@.ci/bootstrap bench
 	@BENCH_JSON="$(BENCH_JSON)" $(BIN)/python -m tests.bench.steering $(ARGS)
+
+bench-dns: install ## Measure DNS beside a resolver without zproxy, under a minute (needs root; BENCH_JSON=FILE)
+	@BENCH_JSON="$(BENCH_JSON)" $(BIN)/python -m tests.bench.dns $(ARGS)
 
 bench-state: install ## Measure lookups, changes and memory of a mesh of 10,000 workloads (BENCH_JSON=FILE writes them)
 	@BENCH_JSON="$(BENCH_JSON)" $(BIN)/python -m tests.bench.state $(ARGS)

@@ -6,9 +6,10 @@ from pathlib import Path
 import click
 from zproxy_cli.session import Session, pass_session
 
-from zproxy.config import MAX_BUSY_POLL_US, MAX_WORKERS, STATE_ROOT
+from zproxy.config import MAX_BUSY_POLL_US, MAX_WORKERS, STATE_ROOT, ZDS_SOCKET
 from zproxy.errors import ConfigError
 from zproxy.model.attach import Attach, ProbeMode, ProbeWish
+from zproxy.model.identity import TRUST_DOMAIN, trust_domain_of
 from zproxy.model.settings import (
     CLUSTER_DOMAIN,
     Balancing,
@@ -167,6 +168,23 @@ def _read_by(reader: Callable[[str], str]) -> Callable[[click.Context, click.Par
     metavar="SECONDS",
     help="How often every pod is compared with what the kernel has, and repaired.",
 )
+@click.option(
+    "--zds",
+    is_flag=False,
+    flag_value=ZDS_SOCKET,
+    default="",
+    metavar="[PATH]",
+    help=f"Take the pods that istio-cni hands over, as ztunnel does; PATH is its socket, {ZDS_SOCKET} if "
+    "none is given.",
+)
+@click.option(
+    "--trust-domain",
+    default=TRUST_DOMAIN,
+    show_default=True,
+    callback=_read_by(trust_domain_of),
+    metavar="NAME",
+    help="Of pods that are handed over before the mesh knows them.",
+)
 @pass_session
 def command(  # noqa: PLR0913 - one parameter for each option
     session: Session,
@@ -191,6 +209,8 @@ def command(  # noqa: PLR0913 - one parameter for each option
     kubelet_cgroup: str | None,
     node_ips: tuple[str, ...],
     reconcile_interval: int,
+    zds: str,
+    trust_domain: str,
 ) -> None:
     """Run the daemon of a node until SIGTERM; logs go to stdout.
 
@@ -225,5 +245,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
         attach=Attach(attach),
         probes=ProbeWish(ProbeMode(probe_mode) if probe_mode else None, kubelet_cgroup, node_ips),
         reconcile_s=reconcile_interval,
+        zds=zds,
+        trust_domain=trust_domain,
     )
     run(options)

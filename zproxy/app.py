@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
@@ -23,6 +23,7 @@ from zproxy.errors import RequirementError, WorkerFailed
 from zproxy.identity.ca import LocalCa
 from zproxy.identity.manager import CertificateManager
 from zproxy.model.attach import DEFAULT_PROBES, Attach, ProbeWish
+from zproxy.model.identity import TRUST_DOMAIN
 from zproxy.model.settings import DEFAULT_SETTINGS, Settings
 from zproxy.model.workload import Workload
 from zproxy.net.deadline import Waiter
@@ -56,6 +57,9 @@ from zproxy.state.policy import authorize
 from zproxy.steering.steering import Steering
 from zproxy.wire.tls import TlsEngine, choose_engine
 
+if TYPE_CHECKING:
+    from zproxy.zds.client import ZdsClient
+
 DRAIN_S: Final = 5.0
 """After SIGTERM, how long open connections may go on: ztunnel's CONNECTION_TERMINATION_DEADLINE."""
 RENEW_S: Final = 60.0
@@ -78,6 +82,10 @@ class Options:
     attach: Attach = Attach.BOTH
     probes: ProbeWish = DEFAULT_PROBES
     reconcile_s: float = PERIOD_S
+    zds: str = ""
+    """Where istio-cni listens; empty when nobody hands pods over."""
+    trust_domain: str = TRUST_DOMAIN
+    """Of pods that are handed over before the mesh knows them."""
 
 
 def run(options: Options) -> None:
@@ -157,6 +165,7 @@ class Daemon:
         self._heartbeat = Heartbeat(self._steering.heart, self._workers)
         self._control: ControlServer | None = None
         self._reconciling: asyncio.Task[None] | None = None
+        self._zds = self._make_zds(options) if options.zds else None
 
     async def start(self) -> None:
         """Take up work."""
@@ -178,6 +187,8 @@ class Daemon:
         )
         decide = partial(authorize, self._settings.compat)
         why = Why(self._workers, self._manager, self._mesh, self._settings, decide)
+        if self._zds is not None:
+            views.features["zds"] = self._zds.status
         commands = views.commands() | Births(self._manager).commands()
         commands |= {
             "why": why.why,
@@ -191,6 +202,8 @@ class Daemon:
         await self._control.start()
         self._reconciling = spawn(self._reconciler.run(), "reconcile")
         self._tasks.append(self._reconciling)
+        if self._zds is not None:
+            self._tasks.append(spawn(self._zds.run(), "zds"))
 
     async def stopped(self) -> None:
         """Wait until the daemon is to end; raise WorkerFailed when that is because a worker did."""
@@ -227,6 +240,12 @@ class Daemon:
             while await self._is_mesh_old.wait():
                 self._is_mesh_old.clear()
                 await self._mesh.reload(self._manager.straws, self._workers)
+
+    def _make_zds(self, options: Options) -> "ZdsClient":
+        from zproxy.node.handed import HandedPods
+        from zproxy.zds.client import ZdsClient
+
+        return ZdsClient(options.zds, HandedPods(self._manager, self._mesh, options.trust_domain))
 
     def _make_workers(self, options: Options, log: AccessLog) -> list[PodWorker]:
         """Give each worker its own of everything that changes; connections are numbered by one counter."""

@@ -105,3 +105,23 @@ def test_a_name_that_cannot_be_is_wrong_usage(
     assert result.exit_code == 2
     assert f"Invalid value for '{option}': {sentence}" in " ".join(result.stderr.split())
     assert not started
+
+
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [((), ""), (("--zds",), "/var/run/ztunnel/ztunnel.sock"), (("--zds", "/x.sock"), "/x.sock")],
+)
+def test_pods_are_taken_from_istio_cni_where_it_is_asked_for(
+    zp: Zp, started: list[app.Options], words: tuple[str, ...], path: str
+) -> None:
+    assert (
+        zp("run", "--node", "a", "--config", "m.yaml", *words, "--trust-domain", "corp.example").exit_code
+        == 0
+    )
+    assert (started[0].zds, started[0].trust_domain) == (path, "corp.example")
+
+
+def test_what_can_be_no_trust_domain_is_wrong_usage(zp: Zp, started: list[app.Options]) -> None:
+    result = zp("run", "--node", "a", "--config", "m.yaml", "--trust-domain", "a/b")
+    assert result.exit_code == 2
+    assert "'a/b' is not a trust domain" in result.stderr

@@ -99,7 +99,9 @@ class Births:
 
 
 def _is_meant(record: Record, attachment: str, cookie: int | None) -> bool:
-    """One that was enrolled by hand has no attachment: then the namespace tells."""
+    """One that was enrolled by hand has no attachment: then the namespace tells. Istio-cni ends its own."""
+    if record.handed:
+        return False
     return record.attachment == attachment if record.attachment else record.cookie == cookie
 
 

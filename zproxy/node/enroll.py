@@ -33,6 +33,8 @@ class Sandbox(NamedTuple):
     """A process in it."""
     cgroup: str = ""
     """Its cgroup; empty leaves it to a look at its processes."""
+    handed: str = ""
+    """By which uid istio-cni handed it over; empty when somebody enrols it."""
     attachment: str = ""
     """What its runtime calls it; empty when it was not its runtime that asked."""
 
@@ -105,7 +107,7 @@ async def enroll(
         await straw.use(await asyncio.to_thread(resolv_conf.read, netns, sandbox.pid))
         former = await asyncio.to_thread(network.prepare)
         undo.push_async_callback(asyncio.to_thread, network_restore, network, former)
-        if options.dns:
+        if options.dns and interfaces:
             await asyncio.to_thread(network.capture_dns, addresses, interfaces[0])
         cookie = netns.cookie()
         steer = PodSteering(
@@ -125,6 +127,7 @@ async def enroll(
     pod = Pod(workload, netns, cookie, straw, network, options)
     pod.former_sysctls, pod.pid = former, sandbox.pid
     pod.cgroup, pod.given_cgroup = cgroup, sandbox.cgroup
+    pod.handed = sandbox.handed
     pod.attachment = sandbox.attachment
     return pod
 

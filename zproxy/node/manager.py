@@ -25,6 +25,7 @@ from zproxy.node.pod import Pod
 from zproxy.node.records import Record, Records
 from zproxy.node.refused import Refused
 from zproxy.node.routes import PodNetwork
+from zproxy.node.stand_in import Handed, stand_in
 from zproxy.node.wish import Wish, wish
 from zproxy.node.workers import PlacedStraw, PodWorker, least_loaded
 from zproxy.state.store import Mesh
@@ -75,10 +76,10 @@ class Manager:
         """
         workload = self._workload(pod, service_account)
         handle = open_netns(pod, netns, pid)
-        sandbox = Sandbox(handle, pid, cgroup or "", attachment)
-        return await self._take(workload, sandbox, service_account, options or {})
+        sandbox = Sandbox(handle, pid, cgroup or "", attachment=attachment)
+        return await self.take(workload, sandbox, service_account, options or {})
 
-    async def _take(
+    async def take(
         self,
         workload: Workload,
         sandbox: Sandbox,
@@ -87,6 +88,10 @@ class Manager:
         *,
         restored: Record | None = None,
     ) -> dict[str, Any]:
+        """Enrol the pod of `workload` in `sandbox`, whose namespace is owned from here on; see `enroll`.
+
+        `restored` is the record that it is taken up again by, if it still holds.
+        """
         pod, handle = workload.pod, sandbox.netns
         async with self.lock:
             if restored is not None and self._records.get(pod) != restored:
@@ -95,7 +100,7 @@ class Manager:
             present = self.pods.get(pod)
             if present is not None and present.netns.key == handle.key:
                 handle.close()
-                if present.workload.identity != workload.identity:
+                if not _is_same(present.workload, workload, by_account=bool(sandbox.handed)):
                     raise EnrollError(
                         f"{pod} is enrolled as {present.workload.identity}; to change that, unenroll it first"
                     )
@@ -103,6 +108,8 @@ class Manager:
                     at = present.cgroup.path or "no cgroup of its own"
                     raise EnrollError(f"{pod} is enrolled with {at}; to change that, unenroll it first")
                 has_changed = await self._change(present, options)
+                if present.handed and sandbox.handed:
+                    self._rename(present, sandbox.handed)
                 return self._row(present) | {"changed": has_changed}
             chosen = _options(options)
             try:
@@ -162,30 +169,43 @@ class Manager:
         found = await asyncio.to_thread(namespaces.find, record.cookie, (record.netns,))
         options = record.options.as_json()
         try:
+            if found is None and record.handed:
+                raise EnrollError("its namespace cannot be found; istio-cni has to hand it over again")
             if found is None:  # the path may be a new sandbox's
                 await self.enroll(
                     record.pod, record.netns, None, record.service_account, options, record.cgroup or None
                 )
             else:
-                workload = self._workload_for(record, found)
-                sandbox = Sandbox(found, None, record.cgroup, record.attachment)
-                await self._take(workload, sandbox, record.service_account, options, restored=record)
+                workload = await self._workload_for(record, found)
+                sandbox = Sandbox(found, None, record.cgroup, record.handed, record.attachment)
+                await self.take(workload, sandbox, record.service_account, options, restored=record)
         except ZproxyError as error:
             if self._records.get(record.pod) is None:
                 return  # it was unenrolled meanwhile
-            if found is not None:
+            if found is not None or record.handed:
                 self.refuse(Refused(record.pod, record.netns, record.cookie, str(error)))
                 return
             _log.warning("not enrolled again, its namespace is gone: %s: %s", record.pod, error)
             async with self.lock:
                 await self._forget(record)
 
-    def _workload_for(self, record: Record, netns: Netns) -> Workload:
+    async def _workload_for(self, record: Record, netns: Netns) -> Workload:
         try:
+            if record.handed:
+                return await stand_in(Handed.of(record), self.node, netns, self._mesh())
             return self._workload(record.pod, record.service_account)
         except BaseException:
             netns.close()
             raise
+
+    async def handed(self) -> dict[str, str]:
+        """Return the pods that were handed over, also those that are refused: uid → `namespace/name`."""
+        records = await asyncio.to_thread(list, self._records.load())
+        found = {record.handed: record.pod for record in records} | {
+            pod.handed: pod.name for pod in self.pods.values()
+        }
+        found.pop("", None)
+        return found
 
     def refuse(self, pod: Refused) -> None:
         """Show a pod that is steered to nobody; its reason is logged when it is another than before."""
@@ -264,6 +284,13 @@ class Manager:
             if pod.netns.key == netns.key:
                 raise EnrollError(f"{netns.path} is the namespace of {pod.name}, which is enrolled already")
 
+    def _rename(self, pod: Pod, handed: str) -> None:
+        """A pod that was handed over is handed over again, perhaps by another uid."""
+        record = self._records.get(pod.name)
+        if record is not None and handed != pod.handed:
+            self._records.save(record._replace(handed=handed))
+        pod.handed = handed
+
     async def _change(self, pod: Pod, wanted: dict[str, Any]) -> bool:
         """Give an enrolled pod other options; return whether it had others."""
         options = _options(pod.options.as_json() | wanted)
@@ -271,7 +298,8 @@ class Manager:
             return False
         if options.dns:
             addresses, interfaces = await asyncio.to_thread(pod.network.addresses)
-            await asyncio.to_thread(pod.network.capture_dns, addresses, interfaces[0])
+            if interfaces:  # or it has lost its addresses, and the reconciler does it when it has some again
+                await asyncio.to_thread(pod.network.capture_dns, addresses, interfaces[0])
         record = self._records.get(pod.name)
         await asyncio.to_thread(self._steering.choose, pod.cookie, options)
         if not options.dns:
@@ -334,6 +362,13 @@ class Manager:
         await asyncio.to_thread(self._steering.detach, record.cookie)
         self._records.remove(record.pod)
         self.refused.pop(record.pod, None)
+
+
+def _is_same(present: Workload, wanted: Workload, *, by_account: bool) -> bool:
+    """Whether an enrolled pod has the identity that is wanted; who hands pods over names an account only."""
+    if by_account:
+        return present.service_account == wanted.service_account
+    return present.identity == wanted.identity
 
 
 def _warn(pod: Pod) -> None:
