@@ -33,6 +33,7 @@ from zproxy.net.poller import Flushable, Pollable
 from zproxy.net.sockets import SocketFactory
 from zproxy.net.tasks import every, spawn
 from zproxy.net.worker import Ticking, Worker
+from zproxy.node.births import Births
 from zproxy.node.control import ControlServer
 from zproxy.node.heartbeat import Heartbeat
 from zproxy.node.manager import Manager
@@ -194,7 +195,8 @@ class Daemon:
         why = Why(self._workers, self._manager, self._mesh, self._settings, decide)
         if self._zds is not None:
             views.features["zds"] = self._zds.status
-        commands = views.commands() | {
+        commands = views.commands() | Births(self._manager).commands()
+        commands |= {
             "why": why.why,
             "why_connection": why.why_connection,
             "enroll": self._runtime.enroll,

@@ -37,6 +37,8 @@ class Sandbox(NamedTuple):
     handed: str = ""
     """By which uid istio-cni handed it over; empty when somebody enrols it."""
     origin: Origin = NO_RUNTIME
+    attachment: str = ""
+    """What its runtime calls it; empty when it was not its runtime that asked."""
 
 
 FORBIDDEN: Final = {"/proc/self/ns/net": "the daemon's own", "/proc/1/ns/net": "the host's"}
@@ -129,6 +131,7 @@ async def enroll(
     pod.cgroup, pod.given_cgroup = cgroup, sandbox.cgroup
     pod.handed = sandbox.handed
     pod.origin = sandbox.origin
+    pod.attachment = sandbox.attachment
     return pod
 
 

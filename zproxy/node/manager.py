@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from zproxy.node.records import NO_RUNTIME, Origin, Record, Records
 from zproxy.node.refused import Refused
 from zproxy.node.routes import PodNetwork
 from zproxy.node.stand_in import Handed, stand_in
+from zproxy.node.wish import Wish, wish
 from zproxy.node.workers import PlacedStraw, PodWorker, least_loaded
 from zproxy.state.store import Mesh
 from zproxy.steering.steering import Steering
@@ -69,15 +70,17 @@ class Manager:
         cgroup: str | None = None,
         *,
         origin: Origin = NO_RUNTIME,
+        attachment: str = "",
     ) -> dict[str, Any]:
         """Enrol `namespace/name`; return its row. Doing it again changes nothing. Raise EnrollError.
 
         `options` are those of PodOptions; an enrolled pod keeps those that are not given. `cgroup` names the
-        pod's own, which is looked for otherwise. `origin` is what a container runtime calls the pod.
+        pod's own, which is looked for otherwise. `origin` is what a container
+        runtime calls the pod, `attachment` what its CNI plugin was told.
         """
         workload = self._workload(pod, service_account)
         handle = open_netns(pod, netns, pid)
-        sandbox = Sandbox(handle, pid, cgroup or "", origin=origin)
+        sandbox = Sandbox(handle, pid, cgroup or "", origin=origin, attachment=attachment)
         return await self.take(workload, sandbox, service_account, options or {})
 
     async def take(
@@ -139,6 +142,24 @@ class Manager:
         _log.info("unenrolled %s", pod)
         return row | {"state": "unenrolled"}
 
+    async def leave(self, pod: str, is_meant: Callable[[Record], bool]) -> bool:
+        """Unenrol the pod if there is a record of it and `is_meant` says so; return whether it did."""
+        async with self.lock:
+            record = self._records.get(pod)
+            if record is None or not is_meant(record):
+                return False
+            present = self.pods.get(pod)
+            if present is None:
+                await self._release(pod)
+                return True
+            await self._remove(present)
+        _log.info("unenrolled %s", pod)
+        return True
+
+    def wants(self, pod: str, ips: Collection[str] = ()) -> Wish:
+        """Say whether a pod that is born on this node is to be enrolled, and why."""
+        return wish(self._mesh(), self.node, pod, ips)
+
     async def restore(self) -> None:
         """Enrol again what was enrolled when the last daemon ended; what is gone is collected.
 
@@ -163,7 +184,7 @@ class Manager:
                 )
             else:
                 workload = await self._workload_for(record, found)
-                sandbox = Sandbox(found, None, record.cgroup, record.handed, record.origin)
+                sandbox = Sandbox(found, None, record.cgroup, record.handed, record.origin, record.attachment)
                 await self.take(workload, sandbox, record.service_account, options, restored=record)
         except ZproxyError as error:
             if self._records.get(record.pod) is None:
@@ -218,6 +239,11 @@ class Manager:
     async def recorded(self) -> set[int]:
         """Return the cookies of the pods that there is a record of."""
         return {record.cookie for record in await asyncio.to_thread(list, self._records.load())}
+
+    async def recorded_names(self, is_meant: Callable[[Record], bool]) -> list[str]:
+        """Return the pods (`namespace/name`) whose record is meant, enrolled or not."""
+        records = await asyncio.to_thread(list, self._records.load())
+        return [record.pod for record in records if is_meant(record)]
 
     async def straws(self) -> list[PlacedStraw]:
         """Return the straws of all pods, those that are being enrolled among them: it waits for these."""

@@ -42,6 +42,8 @@ class Pod:
         self.handed = ""
         """By which uid istio-cni handed it over; empty for one that somebody enrolled."""
         self.origin = NO_RUNTIME
+        self.attachment = ""
+        """What its runtime calls it, where that enrolled it."""
         self.since = datetime.now(UTC)
 
     @property
@@ -62,6 +64,7 @@ class Pod:
             self.handed,
             self.workload.trust_domain if self.handed else "",
             self.origin,
+            self.attachment,
         )
 
     def row(self, node: str, mode: Attach) -> dict[str, Any]:

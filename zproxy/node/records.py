@@ -41,6 +41,8 @@ class Record(NamedTuple):
     trust_domain: str = ""
     """That of its identity, where it was handed over: the mesh may not have its record yet."""
     origin: Origin = NO_RUNTIME
+    attachment: str = ""
+    """What its runtime calls it, see births.py; empty when it was not enrolled at its birth."""
 
 
 class Records:
