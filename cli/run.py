@@ -178,6 +178,13 @@ def _read_by(reader: Callable[[str], str]) -> Callable[[click.Context, click.Par
     "none is given.",
 )
 @click.option(
+    "--steering",
+    type=click.Choice(["ebpf", "external"]),
+    default="ebpf",
+    show_default=True,
+    help="What brings pods' traffic to the proxy: eBPF programs, or the rules that istio-cni puts into pods.",
+)
+@click.option(
     "--trust-domain",
     default=TRUST_DOMAIN,
     show_default=True,
@@ -215,6 +222,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
     node_ips: tuple[str, ...],
     reconcile_interval: int,
     zds: str,
+    steering: str,
     trust_domain: str,
     cri_endpoint: str | None,
 ) -> None:
@@ -227,6 +235,8 @@ def command(  # noqa: PLR0913 - one parameter for each option
     name = node or session.node_name
     if not name:
         raise ConfigError("which node is this? give --node NAME, as in the `node:` of its workloads")
+    if steering == "external" and not zds:
+        raise ConfigError("--steering external is for pods that istio-cni hands over: give --zds, too")
     from zproxy.app import Options, run
 
     options = Options(
@@ -252,6 +262,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
         probes=ProbeWish(ProbeMode(probe_mode) if probe_mode else None, kubelet_cgroup, node_ips),
         reconcile_s=reconcile_interval,
         zds=zds,
+        is_external=steering == "external",
         trust_domain=trust_domain,
         cri_endpoint=cri_endpoint,
     )

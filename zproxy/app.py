@@ -28,6 +28,7 @@ from zproxy.model.settings import DEFAULT_SETTINGS, Settings
 from zproxy.model.workload import Workload
 from zproxy.net.deadline import Waiter
 from zproxy.net.drivers import Driver, ThreadDriver
+from zproxy.net.marked import MarkedSockets
 from zproxy.net.netns import Netns
 from zproxy.net.poller import Flushable, Pollable
 from zproxy.net.sockets import SocketFactory
@@ -86,6 +87,8 @@ class Options:
     reconcile_s: float = PERIOD_S
     zds: str = ""
     """Where istio-cni listens; empty when nobody hands pods over."""
+    is_external: bool = False
+    """Whether istio-cni steers the pods, and not our eBPF."""
     trust_domain: str = TRUST_DOMAIN
     """Of pods that are handed over before the mesh knows them."""
     cri_endpoint: str | None = None
@@ -151,7 +154,7 @@ class Daemon:
         self._loop = asyncio.get_running_loop()
         self._failure: WorkerFailed | None = None
         self._certificates = CertificateManager(LocalCa.open(options.ca_directory))
-        self._steering = Steering.open(options.node, attach=options.attach, probes=options.probes)
+        self._steering = _steering(options)
         self._drivers: list[Driver] = []
         self._workers = self._make_workers(options, AccessLog(writer))
         self._manager = Manager(options.node, self._mesh, self._steering, self._workers)
@@ -207,8 +210,9 @@ class Daemon:
         }
         self._control = ControlServer(RUN_ROOT / self._node / "control.sock", commands)
         await self._control.start()
-        self._reconciling = spawn(self._reconciler.run(), "reconcile")
-        self._tasks.append(self._reconciling)
+        if not self._steering.is_external:  # there is nothing of ours that could drift
+            self._reconciling = spawn(self._reconciler.run(), "reconcile")
+            self._tasks.append(self._reconciling)
         if self._zds is not None:
             self._tasks.append(spawn(self._zds.run(), "zds"))
         self._tasks.append(spawn(self._runtime_watch.run(), "watch-runtime"))
@@ -286,7 +290,9 @@ class Daemon:
         pod = PodContext(
             workload=workload,
             worker=worker,
-            sockets=SocketFactory(netns, self._steering.exempt),
+            sockets=MarkedSockets(netns)
+            if self._steering.is_external
+            else SocketFactory(netns, self._steering.exempt),
             mesh=self._mesh,
             certificates=self._certificates.source(workload.identity),
             engine=engine,
@@ -314,6 +320,14 @@ def _connect(path: Path) -> Asks:
     from zproxy.cri.client import RuntimeClient
 
     return RuntimeClient(path)
+
+
+def _steering(options: Options) -> Steering:
+    if options.is_external:
+        from zproxy.steering.external import External
+
+        return External()
+    return Steering.open(options.node, attach=options.attach, probes=options.probes)
 
 
 def _crashed(item: Pollable | Flushable | Waiter | Ticking, error: Exception) -> None:

@@ -125,3 +125,10 @@ def test_what_can_be_no_trust_domain_is_wrong_usage(zp: Zp, started: list[app.Op
     result = zp("run", "--node", "a", "--config", "m.yaml", "--trust-domain", "a/b")
     assert result.exit_code == 2
     assert "'a/b' is not a trust domain" in result.stderr
+
+
+def test_rules_of_istio_cni_steer_where_it_is_asked_for(zp: Zp, started: list[app.Options]) -> None:
+    run(zp, "--zds", "--steering", "external")
+    run(zp, "--zds")
+    assert [options.is_external for options in started] == [True, False]
+    assert "give --zds, too" in run(zp, "--steering", "external").stderr

@@ -16,6 +16,7 @@ from zproxy.net.netns import Netns
 from zproxy.node.enroll import (
     Sandbox,
     enroll,
+    network_of,
     network_restore,
     open_netns,
     refuse_own_namespace,
@@ -24,7 +25,6 @@ from zproxy.node.enroll import (
 from zproxy.node.pod import Pod
 from zproxy.node.records import NO_RUNTIME, Origin, Record, Records
 from zproxy.node.refused import Refused
-from zproxy.node.routes import PodNetwork
 from zproxy.node.stand_in import Handed, stand_in
 from zproxy.node.wish import Wish, wish
 from zproxy.node.workers import PlacedStraw, PodWorker, least_loaded
@@ -378,7 +378,9 @@ class Manager:
         netns = await asyncio.to_thread(namespaces.find, record.cookie, (record.netns,))
         if netns is not None:
             with netns:
-                await asyncio.to_thread(network_restore, PodNetwork(netns), record.former_sysctls)
+                await asyncio.to_thread(
+                    network_restore, network_of(netns, self._steering), record.former_sysctls
+                )
         self._records.remove(pod)
         self.refused.pop(pod, None)
         _log.info("unenrolled %s", pod)

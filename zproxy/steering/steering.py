@@ -50,6 +50,9 @@ class Places(NamedTuple):
 class Steering:
     """One node's steering. `exempt` is for any thread; the other methods block for milliseconds."""
 
+    is_external = False
+    """Whether others bring the pods' traffic to their straws."""
+
     def __init__(
         self, pins: NodePins, objects: Objects, attach: Attach, places: "Places", probes: ProbeChoice
     ) -> None:
