@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
@@ -52,12 +52,18 @@ from zproxy.proxy.context import PodContext
 from zproxy.proxy.straw import Straw
 from zproxy.sources import file
 from zproxy.state.policy import authorize
+from zproxy.state.store import EMPTY
 from zproxy.steering.steering import Steering
 from zproxy.wire.tls import TlsEngine, choose_engine
+
+if TYPE_CHECKING:
+    from zproxy.kube.follow import Following
 
 DRAIN_S: Final = 5.0
 """After SIGTERM, how long open connections may go on: ztunnel's CONNECTION_TERMINATION_DEADLINE."""
 RENEW_S: Final = 60.0
+FIRST_MESH_S: Final = 10.0
+"""How long a start waits for Kubernetes; pods are served by nobody meanwhile."""
 
 _log = logging.getLogger("zproxy")
 
@@ -67,7 +73,8 @@ class Options:
     """What `zproxy run` was asked for."""
 
     node: str
-    config: Path
+    config: Path | None
+    """The mesh file; None leaves the mesh to Kubernetes."""
     ca_directory: Path
     workers: int = 1
     verbose: bool = False
@@ -77,6 +84,10 @@ class Options:
     attach: Attach = Attach.BOTH
     probes: ProbeWish = DEFAULT_PROBES
     reconcile_s: float = PERIOD_S
+    kubernetes: bool = False
+    """Whether Kubernetes is a source of the mesh, and labels there enrol pods."""
+    kubeconfig: Path | None = None
+    """How its API server is reached; None is the way of every pod in a cluster."""
 
 
 def run(options: Options) -> None:
@@ -85,8 +96,8 @@ def run(options: Options) -> None:
         raise RequirementError(
             "zproxy run needs root (it enters namespaces and loads eBPF); run it with sudo"
         )
-    stamp = stamp_of(options.config)
-    mesh = CurrentMesh(options.config, file.load(options.config), stamp)
+    stamp = None if options.config is None else stamp_of(options.config)
+    mesh = CurrentMesh(options.config, file.load(options.config) if options.config else EMPTY, stamp)
     name_process()
     raise_file_limit()
     with only_daemon(options.node), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -145,6 +156,7 @@ class Daemon:
         self._node = options.node
         self._tasks: list[asyncio.Task[Any]] = []
         self._settings = options.settings
+        self._following = self._follow(options) if options.kubernetes else None
         self._reconciler = Reconciler(self._manager, self._steering, options.reconcile_s)
         reads: list[Read] = [
             *(worker.metrics for worker in self._workers),
@@ -162,9 +174,14 @@ class Daemon:
         for driver in self._drivers:
             driver.start()
         self._tasks.append(spawn(every(RENEW_S, self._certificates.renew_due), "renew-certificates"))
+        self._tasks.append(spawn(self._reload_meshes(), "reload-mesh"))
+        if self._following is not None:
+            await self._following.open()
+            self._tasks.append(spawn(self._following.run(), "kubernetes"))
+            if not await self._following.first(FIRST_MESH_S):
+                _log.warning("Kubernetes is not heard yet; pods that were enrolled are refused until it is")
         await self._manager.restore()
         self._tasks.append(spawn(self._heartbeat.run(), "heartbeat"))
-        self._tasks.append(spawn(self._reload_meshes(), "reload-mesh"))
         self._tasks.append(spawn(self._mesh.watch(self._is_mesh_old), "watch-mesh"))
         self._tasks.append(spawn(self._pressure.watch(self._node), "watch-pressure"))
         views = Views(
@@ -225,6 +242,17 @@ class Daemon:
             while await self._is_mesh_old.wait():
                 self._is_mesh_old.clear()
                 await self._mesh.reload(self._manager.straws, self._workers)
+                if self._following is not None:
+                    self._following.taken()
+
+    def _follow(self, options: Options) -> "Following":
+        """Have Kubernetes as a source of the mesh, and of what is to be enrolled."""
+        from zproxy.kube.follow import follow
+
+        node, domain = options.node, options.settings.cluster_domain
+        following = follow(options.kubeconfig, node, domain, self._manager, self._is_mesh_old.set)
+        self._mesh.other = following.reading
+        return following
 
     def _make_workers(self, options: Options, log: AccessLog) -> list[PodWorker]:
         """Give each worker its own of everything that changes; connections are numbered by one counter."""
