@@ -113,7 +113,7 @@ class ApiServer:
     def delete(self, kind: str, key: str) -> None:
         """Take an object away, by `namespace/name` or name."""
         with self._lock:
-            self._note(kind, "DELETED", self._objects[kind].pop(key))
+            self._note(kind, "DELETED", copy.deepcopy(self._objects[kind].pop(key)))
         self._tell()
 
     def get(self, kind: str, key: str) -> Object:
@@ -190,7 +190,7 @@ class ApiServer:
     def _note(self, kind: str, event: str, item: Object) -> None:
         self._version += 1
         item["metadata"]["resourceVersion"] = str(self._version)
-        self._events.append(Event(self._version, kind, event, copy.deepcopy(item)))
+        self._events.append(Event(self._version, kind, event, item))
 
     def _tell(self) -> None:
         self._loop.call_soon_threadsafe(self._wake)
@@ -248,9 +248,9 @@ class ApiServer:
             if token and token.partition(":")[0] not in self._lists:
                 return _status(410, "The provided continue parameter is too old")
             name, _, start = token.partition(":") if token else (str(len(self._lists)), "", "0")
-            items, version = self._lists.setdefault(
-                name, ([copy.deepcopy(each) for each in self._objects[kind].values()], self._version)
-            )
+            if not token:  # objects are replaced, and never changed
+                self._lists[name] = list(self._objects[kind].values()), self._version
+            items, version = self._lists[name]
         begin = int(start)
         page = items[begin : begin + limit] if limit else items
         more = f"{name}:{begin + limit}" if limit and begin + limit < len(items) else ""
