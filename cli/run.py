@@ -214,9 +214,9 @@ def command(  # noqa: PLR0913 - one parameter for each option
     if not name:
         raise ConfigError("which node is this? give --node NAME, as in the `node:` of its workloads")
     if config is None and not kubernetes:
-        raise ConfigError("where is the mesh from? give --config FILE, or --kubernetes")
+        raise click.UsageError("where is the mesh from? give --config FILE, or --kubernetes")
     if kubeconfig is not None and not kubernetes:
-        raise ConfigError("--kubeconfig says how to reach Kubernetes; give --kubernetes as well")
+        raise click.UsageError("--kubeconfig says how to reach Kubernetes; give --kubernetes as well")
     from zproxy.app import Options, run
 
     options = Options(
