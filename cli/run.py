@@ -39,10 +39,20 @@ def _read_by(reader: Callable[[str], str]) -> Callable[[click.Context, click.Par
 @click.option(
     "--config",
     "config",
-    required=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The mesh, in ztunnel's LOCAL_XDS shape (YAML).",
+    help="The mesh, in ztunnel's LOCAL_XDS shape (YAML). With --kubernetes it may be left out.",
+)
+@click.option(
+    "--kubernetes",
+    is_flag=True,
+    help="Take the mesh from the cluster that this node is in, and enrol the pods whose labels say so.",
+)
+@click.option(
+    "--kubeconfig",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="How to reach the API server; without it, with what every pod of a cluster is given.",
 )
 @click.option(
     "--ca-dir",
@@ -202,7 +212,9 @@ def command(  # noqa: PLR0913 - one parameter for each option
     session: Session,
     *,
     node: str | None,
-    config: Path,
+    config: Path | None,
+    kubernetes: bool,
+    kubeconfig: Path | None,
     ca_dir: Path,
     workers: int,
     idle_timeout: int,
@@ -237,6 +249,10 @@ def command(  # noqa: PLR0913 - one parameter for each option
         raise ConfigError("which node is this? give --node NAME, as in the `node:` of its workloads")
     if steering == "external" and not zds:
         raise ConfigError("--steering external is for pods that istio-cni hands over: give --zds, too")
+    if config is None and not kubernetes:
+        raise click.UsageError("where is the mesh from? give --config FILE, or --kubernetes")
+    if kubeconfig is not None and not kubernetes:
+        raise click.UsageError("--kubeconfig says how to reach Kubernetes; give --kubernetes as well")
     from zproxy.app import Options, run
 
     options = Options(
@@ -265,5 +281,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
         is_external=steering == "external",
         trust_domain=trust_domain,
         cri_endpoint=cri_endpoint,
+        kubernetes=kubernetes,
+        kubeconfig=kubeconfig,
     )
     run(options)

@@ -57,15 +57,19 @@ from zproxy.proxy.context import PodContext
 from zproxy.proxy.straw import Straw
 from zproxy.sources import file
 from zproxy.state.policy import authorize
+from zproxy.state.store import EMPTY
 from zproxy.steering.steering import Steering
 from zproxy.wire.tls import TlsEngine, choose_engine
 
 if TYPE_CHECKING:
+    from zproxy.kube.follow import Following
     from zproxy.zds.client import ZdsClient
 
 DRAIN_S: Final = 5.0
 """After SIGTERM, how long open connections may go on: ztunnel's CONNECTION_TERMINATION_DEADLINE."""
 RENEW_S: Final = 60.0
+FIRST_MESH_S: Final = 10.0
+"""How long a start waits for Kubernetes; pods are served by nobody meanwhile."""
 
 _log = logging.getLogger("zproxy")
 
@@ -75,7 +79,8 @@ class Options:
     """What `zproxy run` was asked for."""
 
     node: str
-    config: Path
+    config: Path | None
+    """The mesh file; None leaves the mesh to Kubernetes."""
     ca_directory: Path
     workers: int = 1
     verbose: bool = False
@@ -93,6 +98,10 @@ class Options:
     """Of pods that are handed over before the mesh knows them."""
     cri_endpoint: str | None = None
     """Of the container runtime; None is looked for, `none` is none."""
+    kubernetes: bool = False
+    """Whether Kubernetes is a source of the mesh, and labels there enrol pods."""
+    kubeconfig: Path | None = None
+    """How its API server is reached; None is the way of every pod in a cluster."""
 
 
 def run(options: Options) -> None:
@@ -101,8 +110,8 @@ def run(options: Options) -> None:
         raise RequirementError(
             "zproxy run needs root (it enters namespaces and loads eBPF); run it with sudo"
         )
-    stamp = stamp_of(options.config)
-    mesh = CurrentMesh(options.config, file.load(options.config), stamp)
+    stamp = None if options.config is None else stamp_of(options.config)
+    mesh = CurrentMesh(options.config, file.load(options.config) if options.config else EMPTY, stamp)
     name_process()
     raise_file_limit()
     with only_daemon(options.node), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -161,6 +170,7 @@ class Daemon:
         self._node = options.node
         self._tasks: list[asyncio.Task[Any]] = []
         self._settings = options.settings
+        self._following = self._follow(options) if options.kubernetes else None
         self._reconciler = Reconciler(self._manager, self._steering, options.reconcile_s)
         self._runtime = RuntimePods(self._manager, _connect, options.cri_endpoint)
         self._runtime_watch = RuntimeWatch(self._runtime, self._manager, self._reconciler.collect)
@@ -181,9 +191,14 @@ class Daemon:
         for driver in self._drivers:
             driver.start()
         self._tasks.append(spawn(every(RENEW_S, self._certificates.renew_due), "renew-certificates"))
+        self._tasks.append(spawn(self._reload_meshes(), "reload-mesh"))
+        if self._following is not None:
+            await self._following.open()
+            self._tasks.append(spawn(self._following.run(), "kubernetes"))
+            if not await self._following.first(FIRST_MESH_S):
+                _log.warning("Kubernetes is not heard yet; pods that were enrolled are refused until it is")
         await self._manager.restore()
         self._tasks.append(spawn(self._heartbeat.run(), "heartbeat"))
-        self._tasks.append(spawn(self._reload_meshes(), "reload-mesh"))
         self._tasks.append(spawn(self._mesh.watch(self._is_mesh_old), "watch-mesh"))
         self._tasks.append(spawn(self._pressure.watch(self._node), "watch-pressure"))
         views = Views(
@@ -253,6 +268,17 @@ class Daemon:
             while await self._is_mesh_old.wait():
                 self._is_mesh_old.clear()
                 await self._mesh.reload(self._manager.straws, self._workers)
+                if self._following is not None:
+                    self._following.taken()
+
+    def _follow(self, options: Options) -> "Following":
+        """Have Kubernetes as a source of the mesh, and of what is to be enrolled."""
+        from zproxy.kube.follow import follow
+
+        node, domain = options.node, options.settings.cluster_domain
+        following = follow(options.kubeconfig, node, domain, self._manager, self._is_mesh_old.set)
+        self._mesh.other = following.reading
+        return following
 
     def _make_zds(self, options: Options) -> "ZdsClient":
         from zproxy.node.handed import HandedPods
