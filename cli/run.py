@@ -146,6 +146,12 @@ def _read_by(reader: Callable[[str], str]) -> Callable[[click.Context, click.Par
     help="Where the connect programs hang: the cgroup root, each pod's own cgroup, or both.",
 )
 @click.option(
+    "--cgroup-root",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="The node's root cgroup, where the node is itself a container, as in kind. Default: the machine's.",
+)
+@click.option(
     "--probe-mode",
     type=click.Choice([mode.value for mode in ProbeMode]),
     help="How probes are known, which reach pods in the clear: by kubelet's cgroup (the default where it is "
@@ -187,6 +193,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
     cluster_domain: str,
     preferred_service_namespace: str,
     attach: str,
+    cgroup_root: Path | None,
     probe_mode: str | None,
     kubelet_cgroup: str | None,
     node_ips: tuple[str, ...],
@@ -225,5 +232,6 @@ def command(  # noqa: PLR0913 - one parameter for each option
         attach=Attach(attach),
         probes=ProbeWish(ProbeMode(probe_mode) if probe_mode else None, kubelet_cgroup, node_ips),
         reconcile_s=reconcile_interval,
+        cgroup_root=cgroup_root,
     )
     run(options)

@@ -32,11 +32,19 @@ from zproxy.net.poller import Flushable, Pollable
 from zproxy.net.sockets import SocketFactory
 from zproxy.net.tasks import every, spawn
 from zproxy.net.worker import Ticking, Worker
+from zproxy.node import surroundings
 from zproxy.node.control import ControlServer
 from zproxy.node.heartbeat import Heartbeat
 from zproxy.node.manager import Manager
 from zproxy.node.pressure import Pressure
-from zproxy.node.process import calm_collector, name_process, only_daemon, raise_file_limit
+from zproxy.node.process import (
+    calm_collector,
+    name_process,
+    note_cgroup_root,
+    only_daemon,
+    raise_file_limit,
+    require_capabilities,
+)
 from zproxy.node.reconciler import PERIOD_S, Reconciler
 from zproxy.node.reload import CurrentMesh, stamp_of
 from zproxy.node.steering_metrics import steering_families
@@ -77,6 +85,7 @@ class Options:
     attach: Attach = Attach.BOTH
     probes: ProbeWish = DEFAULT_PROBES
     reconcile_s: float = PERIOD_S
+    cgroup_root: Path | None = None
 
 
 def run(options: Options) -> None:
@@ -85,11 +94,14 @@ def run(options: Options) -> None:
         raise RequirementError(
             "zproxy run needs root (it enters namespaces and loads eBPF); run it with sudo"
         )
+    require_capabilities()
     stamp = stamp_of(options.config)
     mesh = CurrentMesh(options.config, file.load(options.config), stamp)
     name_process()
     raise_file_limit()
+    surroundings.settle()
     with only_daemon(options.node), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        note_cgroup_root(options.node, options.cgroup_root)
         runner.run(_serve(options, mesh))
 
 
@@ -138,7 +150,9 @@ class Daemon:
         self._loop = asyncio.get_running_loop()
         self._failure: WorkerFailed | None = None
         self._certificates = CertificateManager(LocalCa.open(options.ca_directory))
-        self._steering = Steering.open(options.node, attach=options.attach, probes=options.probes)
+        self._steering = Steering.open(
+            options.node, cgroup_root=options.cgroup_root, attach=options.attach, probes=options.probes
+        )
         self._drivers: list[Driver] = []
         self._workers = self._make_workers(options, AccessLog(writer))
         self._manager = Manager(options.node, self._mesh, self._steering, self._workers)

@@ -18,6 +18,8 @@ PIN_ROOT: Final = BPFFS / "zproxy"
 """Pins of one daemon live in PIN_ROOT/<node>; nothing outside it is ever touched."""
 RUN_ROOT: Final = Path("/run/zproxy")
 """RUN_ROOT/<node>/ holds the control socket, the lock and the record of enrolled pods."""
+CGROUP_ROOT: Final = "cgroup-root"
+"""The file in RUN_ROOT/<node>/ that holds --cgroup-root, where it was given."""
 STATE_ROOT: Final = Path("/var/lib/zproxy")
 """STATE_ROOT/ca holds the embedded CA."""
 
