@@ -8,6 +8,7 @@ switches in the namespaces of pods. So it joins the node's cgroup namespace and 
 
 import ctypes
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -30,33 +31,40 @@ def settle() -> None:
 
 
 def join_cgroups_of_node(proc: Path = PROC) -> bool:
-    """Join the cgroup namespace of process 1 where it is outside of ours; return whether it was.
+    """Join the cgroup namespace in which process 1 is, where that is outside of ours; return whether it was.
 
-    In a pod without hostPID process 1 is the daemon itself, or the sandbox beside it.
+    In a pod without hostPID process 1 is the daemon itself, or the sandbox beside it. Process 1 need not let
+    itself be looked at; whichever process has a namespace that it is inside of will do.
     """
-    if not _is_outside((proc / "1" / "cgroup").read_text()):
+    if not _is_outside(proc):
         return False
-    try:
-        fd = os.open(proc / "1" / "ns" / "cgroup", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise RequirementError(
-            f"cannot look at process 1: {os.strerror(error.errno or 0)}; run zproxy in the node's cgroup "
-            "namespace"
-        ) from error
+    tried = {os.stat(proc / "self" / "ns" / "cgroup").st_ino}
+    for pid in sorted(filter(str.isdigit, os.listdir(proc)), key=int):
+        with suppress(OSError):  # it has ended, or may not be looked at
+            path = proc / pid / "ns" / "cgroup"
+            if (number := path.stat().st_ino) not in tried:
+                tried.add(number)
+                _join(path)
+                if not _is_outside(proc):
+                    return True
+    raise RequirementError(
+        "zproxy is in a cgroup namespace of its own and finds no process to join the node's by; run it in "
+        "the node's, or give it CAP_SYS_PTRACE and its pod hostPID"
+    )
+
+
+def _join(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         if _libc.setns(fd, CLONE_NEWCGROUP) != 0:
-            code = ctypes.get_errno()
-            raise RequirementError(
-                f"cannot join the node's cgroup namespace: {os.strerror(code)}; run zproxy in it"
-            )
+            raise OSError(ctypes.get_errno(), "setns")
     finally:
         os.close(fd)
-    return True
 
 
-def _is_outside(membership: str) -> bool:
-    """Tell by /proc/PID/cgroup whether that process is above or beside the root of our namespace."""
-    return any(line.startswith("0::/..") for line in membership.splitlines())
+def _is_outside(proc: Path) -> bool:
+    """Tell whether process 1 is in a cgroup above or beside the root of our namespace: shown as /.. then."""
+    return any(line.startswith("0::/..") for line in (proc / "1" / "cgroup").read_text().splitlines())
 
 
 def make_writable(path: Path) -> bool:

@@ -82,8 +82,8 @@ class Steering:
         """Adopt what is pinned for `node`, or compile and load it, and attach what serves all pods.
 
         `cgroup` stands in for the root of the hierarchy where programs are attached, `cgroup_root` for what
-        all paths begin at as well: the root of a node that is itself a container. Blocks for a second at most,
-        for some milliseconds when it adopts. Raise RequirementError when the machine lacks something,
+        all paths begin at as well: the root of a node that is itself a container. Blocks for a second at
+        most, for some milliseconds when it adopts. Raise RequirementError when the machine lacks something,
         ConfigError for a wish that cannot be had, else SteeringError; an exclusive attachment is found before
         anything is changed.
         """

@@ -53,8 +53,8 @@ def test_word_of_the_cgroup_root_is_left_for_others(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(process, "RUN_ROOT", tmp_path)
     site = Site("here", run_root=tmp_path)
     site.run.mkdir()
-    assert site.cgroup_root is None
-    process.note_cgroup_root("here", Path("/sys/fs/cgroup"))
-    assert site.cgroup_root == Path("/sys/fs/cgroup")
-    process.note_cgroup_root("here", None)
-    assert site.cgroup_root is None
+    found = []
+    for given in (None, Path("/sys/fs/cgroup"), None):
+        process.note_cgroup_root("here", given)
+        found.append(site.cgroup_root)
+    assert found == [None, Path("/sys/fs/cgroup"), None]

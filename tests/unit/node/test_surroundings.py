@@ -9,6 +9,7 @@ import pytest
 
 from zproxy.errors import RequirementError
 from zproxy.node.surroundings import join_cgroups_of_node, make_writable
+from zproxy.steering.cgroups import root_cgroup
 
 ROOT = Path(__file__).parents[3]
 
@@ -24,15 +25,12 @@ def test_in_the_nodes_cgroup_namespace_nothing_is_joined(tmp_path: Path, members
     assert join_cgroups_of_node(proc(tmp_path, membership)) is False
 
 
-def test_a_process_1_that_may_not_be_looked_at_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(RequirementError, match="cannot look at process 1: No such file"):
-        join_cgroups_of_node(proc(tmp_path, "0::/../../init.scope\n"))
-
-
-def test_what_is_no_namespace_is_refused_with_a_sentence(tmp_path: Path) -> None:
-    found = proc(tmp_path, "0::/..\n")
-    (found / "1" / "ns" / "cgroup").write_text("")
-    with pytest.raises(RequirementError, match="cannot join the node's cgroup namespace"):
+def test_without_a_process_to_join_by_it_is_a_sentence(tmp_path: Path) -> None:
+    found = proc(tmp_path, "0::/../../init.scope\n")
+    for pid in ("self", "7"):
+        (found / pid / "ns").mkdir(parents=True)
+        (found / pid / "ns" / "cgroup").write_text("")  # no namespace: setns refuses it
+    with pytest.raises(RequirementError, match="finds no process to join the node's by"):
         join_cgroups_of_node(found)
 
 
@@ -77,3 +75,21 @@ except RequirementError as error: print(error)'
         """
     )
     assert "/proc/sys is read-only and cannot be made writable: Operation not permitted" in said
+
+
+@pytest.mark.root
+def test_from_a_cgroup_namespace_of_its_own_it_comes_back_to_the_nodes() -> None:
+    """Where all processes are at the root of cgroup v2, process 1 is inside of every namespace made there."""
+    part = root_cgroup() / f"zpt-{os.getpid()}"
+    part.mkdir()
+    try:
+        said = in_namespaces(
+            f"""
+            echo $$ >{part}/cgroup.procs
+            unshare --cgroup "$PY" -c 'from zproxy.node.surroundings import *
+print(join_cgroups_of_node(), open("/proc/self/cgroup").read().splitlines()[-1], join_cgroups_of_node())'
+            """
+        )
+    finally:
+        part.rmdir()
+    assert said == f"True 0::/{part.name} False\n"
