@@ -157,6 +157,12 @@ def _read_by(reader: Callable[[str], str]) -> Callable[[click.Context, click.Par
     help="Where the connect programs hang: the cgroup root, each pod's own cgroup, or both.",
 )
 @click.option(
+    "--cgroup-root",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="The node's root cgroup, where the node is itself a container, as in kind. Default: the machine's.",
+)
+@click.option(
     "--probe-mode",
     type=click.Choice([mode.value for mode in ProbeMode]),
     help="How probes are known, which reach pods in the clear: by kubelet's cgroup (the default where it is "
@@ -229,6 +235,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
     cluster_domain: str,
     preferred_service_namespace: str,
     attach: str,
+    cgroup_root: Path | None,
     probe_mode: str | None,
     kubelet_cgroup: str | None,
     node_ips: tuple[str, ...],
@@ -283,5 +290,6 @@ def command(  # noqa: PLR0913 - one parameter for each option
         cri_endpoint=cri_endpoint,
         kubernetes=kubernetes,
         kubeconfig=kubeconfig,
+        cgroup_root=cgroup_root,
     )
     run(options)

@@ -34,12 +34,20 @@ from zproxy.net.poller import Flushable, Pollable
 from zproxy.net.sockets import SocketFactory
 from zproxy.net.tasks import every, spawn
 from zproxy.net.worker import Ticking, Worker
+from zproxy.node import surroundings
 from zproxy.node.births import Births
 from zproxy.node.control import ControlServer
 from zproxy.node.heartbeat import Heartbeat
 from zproxy.node.manager import Manager
 from zproxy.node.pressure import Pressure
-from zproxy.node.process import calm_collector, name_process, only_daemon, raise_file_limit
+from zproxy.node.process import (
+    calm_collector,
+    name_process,
+    note_cgroup_root,
+    only_daemon,
+    raise_file_limit,
+    require_capabilities,
+)
 from zproxy.node.reconciler import PERIOD_S, Reconciler
 from zproxy.node.reload import CurrentMesh, stamp_of
 from zproxy.node.runtime import Asks, RuntimePods
@@ -102,6 +110,7 @@ class Options:
     """Whether Kubernetes is a source of the mesh, and labels there enrol pods."""
     kubeconfig: Path | None = None
     """How its API server is reached; None is the way of every pod in a cluster."""
+    cgroup_root: Path | None = None
 
 
 def run(options: Options) -> None:
@@ -110,11 +119,14 @@ def run(options: Options) -> None:
         raise RequirementError(
             "zproxy run needs root (it enters namespaces and loads eBPF); run it with sudo"
         )
+    require_capabilities()
     stamp = None if options.config is None else stamp_of(options.config)
     mesh = CurrentMesh(options.config, file.load(options.config) if options.config else EMPTY, stamp)
     name_process()
     raise_file_limit()
+    surroundings.settle()
     with only_daemon(options.node), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        note_cgroup_root(options.node, options.cgroup_root)
         runner.run(_serve(options, mesh))
 
 
@@ -353,7 +365,9 @@ def _steering(options: Options) -> Steering:
         from zproxy.steering.external import External
 
         return External()
-    return Steering.open(options.node, attach=options.attach, probes=options.probes)
+    return Steering.open(
+        options.node, cgroup_root=options.cgroup_root, attach=options.attach, probes=options.probes
+    )
 
 
 def _crashed(item: Pollable | Flushable | Waiter | Ticking, error: Exception) -> None:
