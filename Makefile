@@ -20,8 +20,11 @@ GENERATE = $(BIN)/python -m grpc_tools.protoc --proto_path=. $(PROTOS)
 UNIT_TESTS = $(BIN)/python -m pytest -m "not root" -n auto
 ROOT_TESTS = $(BIN)/python -m pytest -m root
 
-.PHONY: help install demo bench bench-state bench-steering test test-unit test-root test-node soak lint lint-code \
-	lint-format lint-types lint-bpf fmt gen gen-check lock clean clean-root
+# Everything that a shell runs: .ci/ has no suffixes.
+SHELL_SCRIPTS = .ci/bootstrap .ci/run vagrant/provision.sh
+
+.PHONY: help install demo bench bench-dns bench-state bench-steering test test-unit test-root test-node soak lint lint-code \
+	lint-format lint-types lint-bpf lint-shell lint-vagrant fmt gen gen-check lock clean clean-root
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +46,9 @@ bench: ## Measure zproxy beside Envoy, under 20 minutes (needs root; BENCH_JSON=
 bench-steering: ## Measure steering beside iptables, enrolment and 200 pods, about 4 minutes (needs root)
 	@.ci/bootstrap bench
 	@BENCH_JSON="$(BENCH_JSON)" $(BIN)/python -m tests.bench.steering $(ARGS)
+
+bench-dns: install ## Measure DNS beside a resolver without zproxy, under a minute (needs root; BENCH_JSON=FILE)
+	@BENCH_JSON="$(BENCH_JSON)" $(BIN)/python -m tests.bench.dns $(ARGS)
 
 bench-state: install ## Measure lookups, changes and memory of a mesh of 10,000 workloads (BENCH_JSON=FILE writes them)
 	@BENCH_JSON="$(BENCH_JSON)" $(BIN)/python -m tests.bench.state $(ARGS)
@@ -67,7 +73,7 @@ test-node: ## Run the tests with pods of a container runtime: containerd from De
 soak: install ## Run the long tests: a million fuzz cases, 200,000 connections, 10,000 idle, 200 pods (needs root)
 	@$(BIN)/python -m pytest -o "norecursedirs=.*" tests/soak $(ARGS)
 
-lint: lint-code lint-format lint-types lint-bpf ## Check code, format and types; changes nothing
+lint: lint-code lint-format lint-types lint-bpf lint-shell ## Check code, format and types; changes nothing
 
 lint-code: install
 	@$(BIN)/ruff check --quiet
@@ -77,9 +83,18 @@ lint-format: install
 
 lint-types: install
 	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/mypy --no-error-summary vagrant/zproxy-demo
 
 lint-bpf: install
 	@find bpf tests -name '*.[ch]' -exec $(BIN)/clang-format --dry-run -Werror {} +
+
+lint-shell: install
+	@$(BIN)/shellcheck $(SHELL_SCRIPTS)
+
+lint-vagrant: ## Let Vagrant check the Vagrantfile; installs Debian's, 16 MB (needs root the first time)
+	@.ci/bootstrap vagrant
+	@cd vagrant && VAGRANT_HOME=$$(mktemp -d) && export VAGRANT_HOME && trap 'rm -rf -- "$$VAGRANT_HOME"' EXIT && \
+	vagrant validate --ignore-provider
 
 fmt: install ## Format the code, and mend what the linter can mend by itself
 	@$(BIN)/ruff check --fix --quiet || true
@@ -101,7 +116,10 @@ lock: ## Pin the dependencies anew, with hashes (ARGS=--upgrade takes the newest
 	/usr/bin/python3 -m venv "$$tool"; \
 	"$$tool/bin/pip" install --quiet --disable-pip-version-check uv==$(UV); \
 	"$$tool/bin/uv" pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --custom-compile-command "make lock" --quiet $(ARGS) --output-file requirements.lock
+		--no-emit-index-url --custom-compile-command "make lock" --quiet $(ARGS) --output-file requirements.lock; \
+	"$$tool/bin/uv" pip compile pyproject.toml --group image --constraint requirements.lock --universal \
+		--python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url --custom-compile-command "make lock" \
+		--quiet --output-file vagrant/image/requirements.lock
 
 clean: ## Delete what was built or cached in this directory, .venv too
 	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

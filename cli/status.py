@@ -23,7 +23,8 @@ COLUMNS = (
 def command(context: click.Context, session: Session, pod: str | None, output: str) -> None:
     """Compare nodes and pods, or every detail of POD (NAMESPACE/NAME), with what the kernel has.
 
-    Needs no daemon and asks none. Exit status 1 when something is missing or has drifted.
+    Needs no daemon; a living one is asked how it stands with istio-cni, and nothing else. Exit status 1 when
+    something is missing or has drifted.
     """
     from zproxy.node.present import nodes
     from zproxy.node.status import look

@@ -97,7 +97,12 @@ def test_a_machine_without_apt_is_told_what_it_lacks(machine: Machine) -> None:
 
 @pytest.mark.parametrize(
     ("purpose", "missing"),
-    [((), "curl"), (("bench",), "curl gcc"), (("test",), "busybox containerd curl gcc musl-tools runc")],
+    [
+        ((), "curl"),
+        (("bench",), "curl gcc"),
+        (("test",), "busybox containerd curl gcc libcap2-bin musl-tools runc"),
+        (("vagrant",), "curl vagrant"),
+    ],
 )
 def test_only_benchmarks_and_tests_compile(machine: Machine, purpose: tuple[str, ...], missing: str) -> None:
     machine.lacks("curl")

@@ -18,6 +18,10 @@ PIN_ROOT: Final = BPFFS / "zproxy"
 """Pins of one daemon live in PIN_ROOT/<node>; nothing outside it is ever touched."""
 RUN_ROOT: Final = Path("/run/zproxy")
 """RUN_ROOT/<node>/ holds the control socket, the lock and the record of enrolled pods."""
+ZDS_SOCKET: Final = "/var/run/ztunnel/ztunnel.sock"
+"""Where istio-cni listens for who serves the node's pods."""
+CGROUP_ROOT: Final = "cgroup-root"
+"""The file in RUN_ROOT/<node>/ that holds --cgroup-root, where it was given."""
 STATE_ROOT: Final = Path("/var/lib/zproxy")
 """STATE_ROOT/ca holds the embedded CA."""
 
@@ -50,6 +54,8 @@ class Deadlines(NamedTuple):
     """One direction ended and the other silent; long, because a one-sided stream is legal."""
     pool_idle_s: float = 300.0
     """A client tunnel without streams is closed after this, as ztunnel does."""
+    record_s: float = 5.0
+    """The mesh's record of a pod that was enrolled before it; its connections wait, as ztunnel's do."""
     idle_s: float = 0.0
     """A connection that moves no byte for this long is ended, twice as long at the latest; 0 is never."""
 
@@ -102,6 +108,8 @@ class Limits(NamedTuple):
     """Answers that one of them is slow to take."""
     streams_waiting: int = 10_000
     """Connections of one pod that may wait for a tunnel to be dialled."""
+    held_connections: int = 1024
+    """Connections to or from one pod, by listener, that may wait for the mesh to know it."""
     ended_connections: int = 512
     """Ended connections that `zproxy connections` still shows."""
     metric_series: int = 4096

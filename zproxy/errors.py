@@ -51,6 +51,12 @@ class EventsUnsupported(RuntimeFailed):
     """The container runtime has no stream of events: containerd before 1.7, CRI-O before 1.26."""
 
 
+class NoDaemon(ZproxyError):
+    """The node's daemon is not there, or does not answer in time; in a moment it may."""
+
+    reason = "DAEMON"
+
+
 class IdentityError(ZproxyError):
     """A certificate could not be issued, read or trusted."""
 

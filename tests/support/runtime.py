@@ -143,6 +143,6 @@ class FakeManager:
     def lose(self, pod: str) -> Record:
         """Forget a pod whose namespace is gone, and tell; return its record."""
         lost = self.pods.pop(pod)
-        record = Record(pod, "/run/netns/gone", 1, "web", {}, PodOptions(dns=False), "", lost.origin)
+        record = Record(pod, "/run/netns/gone", 1, "web", {}, PodOptions(dns=False), "", origin=lost.origin)
         self.on_gone(record)
         return record

@@ -4,10 +4,20 @@ import re
 from typing import Final, NamedTuple
 
 SCHEME: Final = "spiffe://"
+TRUST_DOMAIN: Final = "cluster.local"
+"""Istio's, where nobody chose another."""
 _LONGEST: Final = 2048
 """Bytes, SPIFFE-ID 2.3."""
 _SEGMENT: Final = r"(?!\.\.?/|\.\.?\Z)[A-Za-z0-9._-]+"
 _SHAPE: Final = re.compile(rf"{SCHEME}([a-z0-9._-]{{1,255}})/ns/({_SEGMENT})/sa/({_SEGMENT})")
+
+
+def trust_domain_of(text: str) -> str:
+    """Return the trust domain that somebody wrote; raise ValueError where it can be none."""
+    try:
+        return SpiffeId.parse(f"{SCHEME}{text}/ns/a/sa/a").trust_domain
+    except ValueError:
+        raise ValueError(f"{text[:128]!r} is not a trust domain: lower-case letters, digits, . _ -") from None
 
 
 class SpiffeId(NamedTuple):

@@ -106,6 +106,8 @@ class Workload:
     """Its weight among the endpoints of a service; 0 takes no part."""
     native_tunnel: bool = False
     """Its app speaks HBONE itself. Told by the control plane; nothing is decided by it."""
+    is_awaited: bool = False
+    """No record of the mesh, but what enrolment was told of a pod whose record is still to come."""
 
     @property
     def identity(self) -> SpiffeId:

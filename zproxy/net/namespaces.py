@@ -38,6 +38,21 @@ def reachable() -> dict[Key, str]:
     return found
 
 
+def path_of(key: Key) -> str:
+    """Return a path by which the namespace can be entered, empty when there is none here.
+
+    Looks at mounts before processes: container runtimes mount what they make.
+    """
+    for path in _paths():
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue
+        if (status.st_dev, status.st_ino) == key:
+            return path
+    return ""
+
+
 def find(cookie: int, hints: Iterable[str] = ()) -> Netns | None:
     """Open the namespace with this cookie, None when there is none that can be entered.
 

@@ -67,6 +67,19 @@ class Netns:
             raise
 
     @classmethod
+    def of_fd(cls, fd: int) -> "Netns":
+        """Own a descriptor that somebody sent; raise OSError, and close it, when it is something else."""
+        try:
+            if not _is_network_namespace(fd):
+                raise OSError(22, "not a network namespace")
+            made = cls(fd, "")
+        except BaseException:
+            os.close(fd)
+            raise
+        made.path = f"net:[{made.key[1]}]"
+        return made
+
+    @classmethod
     def named(cls, name: str) -> "Netns":
         """Open a namespace made by `ip netns add NAME`."""
         return cls.open(NAMED / name)

@@ -48,6 +48,7 @@ class Worker:
         self.agreeing = Deadline("SETTINGS acknowledgement", deadlines.settings_ack_s)
         self.answering = Deadline("CONNECT reply", deadlines.reply_s)
         self.half_closed = Deadline("the other direction after a half-close", deadlines.half_close_s)
+        self.awaiting = Deadline("its record", deadlines.record_s)
         self.paused = Deadline("file descriptors", LISTENER_PAUSE_S)
         self.idle = Deadline("a byte in either direction", deadlines.idle_s)
         self.frame_s = deadlines.frame_s
@@ -60,7 +61,7 @@ class Worker:
         now = self.poller.now = self.poller.clock()
         for deadline in (
             self.paused, self.naming, self.asking, self.querying, self.connecting, self.handshaking,
-            self.agreeing, self.answering, self.half_closed, self.idle,
+            self.agreeing, self.answering, self.half_closed, self.awaiting, self.idle,
         ):  # fmt: skip
             for waiter in deadline.expired(now):
                 try:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from zproxy.net.netns import Netns
 from zproxy.node.enroll import (
     Sandbox,
     enroll,
+    network_of,
     network_restore,
     open_netns,
     refuse_own_namespace,
@@ -24,7 +25,8 @@ from zproxy.node.enroll import (
 from zproxy.node.pod import Pod
 from zproxy.node.records import NO_RUNTIME, Origin, Record, Records
 from zproxy.node.refused import Refused
-from zproxy.node.routes import PodNetwork
+from zproxy.node.stand_in import Handed, stand_in
+from zproxy.node.wish import Wish, wish
 from zproxy.node.workers import PlacedStraw, PodWorker, least_loaded
 from zproxy.state.store import Mesh
 from zproxy.steering.steering import Steering
@@ -68,18 +70,20 @@ class Manager:
         cgroup: str | None = None,
         *,
         origin: Origin = NO_RUNTIME,
+        attachment: str = "",
     ) -> dict[str, Any]:
         """Enrol `namespace/name`; return its row. Doing it again changes nothing. Raise EnrollError.
 
         `options` are those of PodOptions; an enrolled pod keeps those that are not given. `cgroup` names the
-        pod's own, which is looked for otherwise. `origin` is what a container runtime calls the pod.
+        pod's own, which is looked for otherwise. `origin` is what a container
+        runtime calls the pod, `attachment` what its CNI plugin was told.
         """
         workload = self._workload(pod, service_account)
         handle = open_netns(pod, netns, pid)
-        sandbox = Sandbox(handle, pid, cgroup or "", origin)
-        return await self._take(workload, sandbox, service_account, options or {})
+        sandbox = Sandbox(handle, pid, cgroup or "", origin=origin, attachment=attachment)
+        return await self.take(workload, sandbox, service_account, options or {})
 
-    async def _take(
+    async def take(
         self,
         workload: Workload,
         sandbox: Sandbox,
@@ -88,6 +92,10 @@ class Manager:
         *,
         restored: Record | None = None,
     ) -> dict[str, Any]:
+        """Enrol the pod of `workload` in `sandbox`, whose namespace is owned from here on; see `enroll`.
+
+        `restored` is the record that it is taken up again by, if it still holds.
+        """
         pod, handle = workload.pod, sandbox.netns
         async with self.lock:
             if restored is not None and self._records.get(pod) != restored:
@@ -96,7 +104,7 @@ class Manager:
             present = self.pods.get(pod)
             if present is not None and present.netns.key == handle.key:
                 handle.close()
-                if present.workload.identity != workload.identity:
+                if not _is_same(present.workload, workload, by_account=bool(sandbox.handed)):
                     raise EnrollError(
                         f"{pod} is enrolled as {present.workload.identity}; to change that, unenroll it first"
                     )
@@ -105,6 +113,8 @@ class Manager:
                     raise EnrollError(f"{pod} is enrolled with {at}; to change that, unenroll it first")
                 self._learn_origin(present, sandbox.origin)
                 has_changed = await self._change(present, options)
+                if present.handed and sandbox.handed:
+                    self._rename(present, sandbox.handed)
                 return self._row(present) | {"changed": has_changed}
             chosen = _options(options)
             try:
@@ -132,6 +142,24 @@ class Manager:
         _log.info("unenrolled %s", pod)
         return row | {"state": "unenrolled"}
 
+    async def leave(self, pod: str, is_meant: Callable[[Record], bool]) -> bool:
+        """Unenrol the pod if there is a record of it and `is_meant` says so; return whether it did."""
+        async with self.lock:
+            record = self._records.get(pod)
+            if record is None or not is_meant(record):
+                return False
+            present = self.pods.get(pod)
+            if present is None:
+                await self._release(pod)
+                return True
+            await self._remove(present)
+        _log.info("unenrolled %s", pod)
+        return True
+
+    def wants(self, pod: str, ips: Collection[str] = ()) -> Wish:
+        """Say whether a pod that is born on this node is to be enrolled, and why."""
+        return wish(self._mesh(), self.node, pod, ips)
+
     async def restore(self) -> None:
         """Enrol again what was enrolled when the last daemon ended; what is gone is collected.
 
@@ -146,6 +174,8 @@ class Manager:
         found = await asyncio.to_thread(namespaces.find, record.cookie, (record.netns,))
         options = record.options.as_json()
         try:
+            if found is None and record.handed:
+                raise EnrollError("its namespace cannot be found; istio-cni has to hand it over again")
             if found is None and record.origin.sandbox:
                 raise EnrollError("its sandbox was removed")
             if found is None:  # the path may be a new sandbox's
@@ -153,13 +183,13 @@ class Manager:
                     record.pod, record.netns, None, record.service_account, options, record.cgroup or None
                 )
             else:
-                workload = self._workload_for(record, found)
-                sandbox = Sandbox(found, None, record.cgroup, record.origin)
-                await self._take(workload, sandbox, record.service_account, options, restored=record)
+                workload = await self._workload_for(record, found)
+                sandbox = Sandbox(found, None, record.cgroup, record.handed, record.origin, record.attachment)
+                await self.take(workload, sandbox, record.service_account, options, restored=record)
         except ZproxyError as error:
             if self._records.get(record.pod) is None:
                 return  # it was unenrolled meanwhile
-            if found is not None:
+            if found is not None or record.handed:
                 self.refuse(Refused(record.pod, record.netns, record.cookie, str(error)))
                 return
             _log.warning("not enrolled again, its namespace is gone: %s: %s", record.pod, error)
@@ -167,12 +197,23 @@ class Manager:
                 await self._forget(record)
             self._tell_gone(record)
 
-    def _workload_for(self, record: Record, netns: Netns) -> Workload:
+    async def _workload_for(self, record: Record, netns: Netns) -> Workload:
         try:
+            if record.handed:
+                return await stand_in(Handed.of(record), self.node, netns, self._mesh())
             return self._workload(record.pod, record.service_account)
         except BaseException:
             netns.close()
             raise
+
+    async def handed(self) -> dict[str, str]:
+        """Return the pods that were handed over, also those that are refused: uid → `namespace/name`."""
+        records = await asyncio.to_thread(list, self._records.load())
+        found = {record.handed: record.pod for record in records} | {
+            pod.handed: pod.name for pod in self.pods.values()
+        }
+        found.pop("", None)
+        return found
 
     def refuse(self, pod: Refused) -> None:
         """Show a pod that is steered to nobody; its reason is logged when it is another than before."""
@@ -198,6 +239,15 @@ class Manager:
     async def recorded(self) -> set[int]:
         """Return the cookies of the pods that there is a record of."""
         return {record.cookie for record in await asyncio.to_thread(list, self._records.load())}
+
+    async def recorded_names(self, is_meant: Callable[[Record], bool]) -> list[str]:
+        """Return the pods (`namespace/name`) whose record is meant, enrolled or not."""
+        records = await asyncio.to_thread(list, self._records.load())
+        return [record.pod for record in records if is_meant(record)]
+
+    def present(self) -> set[str]:
+        """Return the names of the pods that are enrolled, those that nobody serves among them."""
+        return {*self.pods, *self.refused}
 
     async def straws(self) -> list[PlacedStraw]:
         """Return the straws of all pods, those that are being enrolled among them: it waits for these."""
@@ -257,6 +307,13 @@ class Manager:
             if pod.netns.key == netns.key:
                 raise EnrollError(f"{netns.path} is the namespace of {pod.name}, which is enrolled already")
 
+    def _rename(self, pod: Pod, handed: str) -> None:
+        """A pod that was handed over is handed over again, perhaps by another uid."""
+        record = self._records.get(pod.name)
+        if record is not None and handed != pod.handed:
+            self._records.save(record._replace(handed=handed))
+        pod.handed = handed
+
     async def _change(self, pod: Pod, wanted: dict[str, Any]) -> bool:
         """Give an enrolled pod other options; return whether it had others."""
         options = _options(pod.options.as_json() | wanted)
@@ -264,7 +321,8 @@ class Manager:
             return False
         if options.dns:
             addresses, interfaces = await asyncio.to_thread(pod.network.addresses)
-            await asyncio.to_thread(pod.network.capture_dns, addresses, interfaces[0])
+            if interfaces:  # or it has lost its addresses, and the reconciler does it when it has some again
+                await asyncio.to_thread(pod.network.capture_dns, addresses, interfaces[0])
         record = self._records.get(pod.name)
         await asyncio.to_thread(self._steering.choose, pod.cookie, options)
         if not options.dns:
@@ -324,7 +382,9 @@ class Manager:
         netns = await asyncio.to_thread(namespaces.find, record.cookie, (record.netns,))
         if netns is not None:
             with netns:
-                await asyncio.to_thread(network_restore, PodNetwork(netns), record.former_sysctls)
+                await asyncio.to_thread(
+                    network_restore, network_of(netns, self._steering), record.former_sysctls
+                )
         self._records.remove(pod)
         self.refused.pop(pod, None)
         _log.info("unenrolled %s", pod)
@@ -334,6 +394,13 @@ class Manager:
         await asyncio.to_thread(self._steering.detach, record.cookie)
         self._records.remove(record.pod)
         self.refused.pop(record.pod, None)
+
+
+def _is_same(present: Workload, wanted: Workload, *, by_account: bool) -> bool:
+    """Whether an enrolled pod has the identity that is wanted; who hands pods over names an account only."""
+    if by_account:
+        return present.service_account == wanted.service_account
+    return present.identity == wanted.identity
 
 
 def _warn(pod: Pod) -> None:

@@ -39,7 +39,11 @@ class Pod:
         """A process of it, where enrolment was told one."""
         self.given_cgroup = ""
         """As enrolment asked for it."""
+        self.handed = ""
+        """By which uid istio-cni handed it over; empty for one that somebody enrolled."""
         self.origin = NO_RUNTIME
+        self.attachment = ""
+        """What its runtime calls it, where that enrolled it."""
         self.since = datetime.now(UTC)
 
     @property
@@ -57,7 +61,10 @@ class Pod:
             self.former_sysctls,
             self.options,
             self.given_cgroup,
+            self.handed,
+            self.workload.trust_domain if self.handed else "",
             self.origin,
+            self.attachment,
         )
 
     def row(self, node: str, mode: Attach) -> dict[str, Any]:

@@ -36,7 +36,13 @@ class Record(NamedTuple):
     options: PodOptions = DEFAULT_OPTIONS
     cgroup: str = ""
     """As enrolment asked for it; empty leaves it to a look at the pod's processes."""
+    handed: str = ""
+    """By which uid istio-cni handed it over; empty for one that somebody enrolled."""
+    trust_domain: str = ""
+    """That of its identity, where it was handed over: the mesh may not have its record yet."""
     origin: Origin = NO_RUNTIME
+    attachment: str = ""
+    """What its runtime calls it, see births.py; empty when it was not enrolled at its birth."""
 
 
 class Records:

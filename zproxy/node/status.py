@@ -1,7 +1,7 @@
 """`zproxy status`: the state of nodes and pods as the kernel has it, with or without a daemon.
 
-Nothing that a daemon remembers is asked for. What should be there follows from the records that enrolment
-wrote; what is there, from pins, maps, links and the pods' namespaces.
+Nothing that a daemon remembers is asked for, but how it stands with istio-cni. What should be there follows
+from the records that enrolment wrote; what is there, from pins, maps, links and the pods' namespaces.
 """
 
 import os
@@ -14,6 +14,7 @@ from zproxy.errors import RequirementError, ZproxyError
 from zproxy.model.attach import Attach
 from zproxy.net import namespaces
 from zproxy.net.netns import Netns
+from zproxy.node.client import Client
 from zproxy.node.drift import Wanted, judge, judge_node
 from zproxy.node.facts import gather
 from zproxy.node.findings import Finding, Status
@@ -75,6 +76,8 @@ class NodeLook:
 
     def _node(self) -> Iterator[Finding]:
         yield self._daemon_finding()
+        if self._daemon is not None:
+            yield from zds_finding(self._site.node)
         if self._inspector is None:
             remedy = (
                 f"`zproxy cleanup --node {self._site.node}` removes what is there; a daemon makes it anew"
@@ -82,7 +85,7 @@ class NodeLook:
             yield Finding("pins", Status.MISSING, self._fault, remedy)
             return
         try:
-            root = cgroups.root_cgroup()
+            root = self._site.cgroup_root or cgroups.root_cgroup()
         except RequirementError as error:
             yield Finding("cgroup v2", Status.MISSING, str(error), "`zproxy doctor` says more")
             return
@@ -132,6 +135,26 @@ class NodeLook:
             return judge(wanted, gather(self._inspector, pod.cookie, netns, claimed))
         except OSError as error:
             return [Finding("namespace", Status.MISSING, f"cannot be looked at: {error}")]
+
+
+def zds_finding(node: str) -> Iterator[Finding]:
+    """How a living daemon stands with istio-cni, where it is to take pods from it: only it knows."""
+    try:
+        zds = Client(node).call("status").get("zds")
+    except ZproxyError:
+        return  # it begins, ends or hangs, which other checks tell
+    if zds is None:
+        return
+    pending = ", ".join(f"{each['pod']}: {each['reason']}" for each in zds["pending"])
+    if not zds["connected"]:
+        remedy = f"is istio-cni running, and is its directory mounted? it listens at {zds['socket']}"
+        yield Finding("zds", Status.MISSING, f"not connected: {zds['fault']}", remedy)
+    elif pending:
+        yield Finding("zds", Status.DRIFTED, f"not taken yet, {pending}", "mend that; it is tried every 5 s")
+    elif not zds["ready"]:
+        yield Finding("zds", Status.NOTE, "connected; istio-cni has not named all pods yet")
+    else:
+        yield Finding("zds", Status.OK, f"connected to {zds['socket']}, ready")
 
 
 def _record(pod: Known) -> Finding:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -39,6 +39,8 @@ class Views:
         self._mesh = mesh
         self._pressure = pressure
         self._steering = steering
+        self.features: dict[str, Callable[[], dict[str, Any]]] = {}
+        """What of the daemon is on that not every daemon has: name → its figures."""
 
     def commands(self) -> dict[str, Command]:
         """Return the commands under the names that the CLI uses."""
@@ -83,6 +85,7 @@ class Views:
                 {"worker": worker.number, "pods": pods[worker.number], "connections_open": of.live}
                 for worker, of in zip(self._workers, figures, strict=True)
             ],
+            **{name: look() for name, look in self.features.items()},
         }
 
     def workloads(self) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from zproxy.observe.connections import Connection, Connections, Peers
 from zproxy.observe.series import Party
 from zproxy.proxy.authorize import Authorizer
 from zproxy.proxy.balancer import Balancer
+from zproxy.state.awaited import record_of
 from zproxy.state.policy import Decide
 from zproxy.state.store import Mesh
 from zproxy.wire.headers import baggage_text
@@ -75,14 +76,35 @@ class PodContext:
         self.tunnels: set[ServerTunnel] = set()
         """Accepted on 15008; the pool has the dialled ones."""
         self.pool: Pool
-        self.baggage = baggage_text(workload)
-        """The workload's labels, as CONNECT requests and answers carry them."""
+        self._baggage = (workload, baggage_text(workload))
+        self._looked: tuple[Mesh | None, Workload] = (None, workload)
+        """Where the record of a pod was last looked for that is awaited, and what was found."""
         self._peers: dict[tuple[object, ...], Peers] = {}
 
     @property
     def workload(self) -> Workload:
         """The pod's record in the current snapshot; the one of its enrolment when the mesh has none."""
-        return self.mesh().by_uid(self.enrolled.uid) or self.enrolled
+        mesh = self.mesh()
+        if not self.enrolled.is_awaited:
+            return mesh.by_uid(self.enrolled.uid) or self.enrolled
+        if mesh is not self._looked[0]:
+            self._looked = (mesh, record_of(mesh, self.enrolled) or self.enrolled)
+        return self._looked[1]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the mesh has, or had at its enrolment, a record of the pod."""
+        return not self.workload.is_awaited
+
+    @property
+    def baggage(self) -> str:
+        """The labels of the workload, as CONNECT requests and answers carry them."""
+        described, text = self._baggage
+        workload = self.workload if self.enrolled.is_awaited else self.enrolled
+        if described is not workload:
+            text = baggage_text(workload)
+            self._baggage = (workload, text)
+        return text
 
     @property
     def name(self) -> str:

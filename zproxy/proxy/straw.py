@@ -12,9 +12,11 @@ from zproxy.hbone.client import ClientTunnel
 from zproxy.hbone.pool import Pool
 from zproxy.hbone.tunnel import Tunnel
 from zproxy.model import ports
+from zproxy.model.conn import Direction
 from zproxy.net.listener import Accepted, Listener
 from zproxy.net.sockets import tune
 from zproxy.proxy.context import PodContext
+from zproxy.proxy.gate import Gate
 from zproxy.proxy.inbound import Inbound
 from zproxy.proxy.outbound import Outbound, dial_tunnel
 from zproxy.proxy.plaintext import Plaintext
@@ -48,10 +50,11 @@ class Straw:
             find_resolver=pod.find_resolver,
             counts=pod.connections.totals.dns,
         )
+        self._gates: list[Gate] = []
         self._handlers: tuple[Accepted, ...] = (
-            Outbound(pod).on_accept,
-            Plaintext(pod).on_accept,
-            Inbound(pod).on_accept,
+            self._gated(Outbound(pod).on_accept, Direction.OUTBOUND),
+            self._gated(Plaintext(pod).on_accept, Direction.INBOUND),
+            self._gated(Inbound(pod).on_accept, Direction.INBOUND),
             self.dns.on_accept,
         )
         datagrams, *sockets = self._bind()
@@ -66,6 +69,11 @@ class Straw:
     def tunnels(self) -> Iterator[TunnelView]:
         """Yield the tunnels of this pod, dialled and accepted."""
         return itertools.chain(tuple(self.pod.pool.tunnels()), tuple(self.pod.tunnels))
+
+    def descriptors(self) -> list[int]:
+        """Return those of the sockets that take what comes: listeners, and the one for queries by UDP."""
+        found = [*(listener.sock.fileno() for listener in self.listeners), self.dns.datagrams_fd]
+        return [each for each in found if each >= 0]
 
     def on_mesh(self, former: Mesh) -> Recheck:
         """Drop dialled tunnels that lead to somebody else, now that another mesh took the place of `former`.
@@ -83,6 +91,8 @@ class Straw:
         self.pod.balancer.on_mesh(mesh)
         recheck = Recheck(self.pod)
         self.pod.pool.retire(is_stale, TunnelClosed("the pod at the end of the tunnel left the mesh"))
+        for gate in self._gates:  # only now: what it dials is of this mesh already
+            gate.open()
         self.pod.worker.poller.flush()
         return recheck
 
@@ -91,6 +101,8 @@ class Straw:
 
         Connections that it had accepted live on.
         """
+        if self.dns.datagrams_fd < 0:
+            self.dns.open(_bound(ports.DNS, self.pod.sockets.bind_datagrams))
         for number, listener in enumerate(self.listeners):
             if not listener.is_listening:
                 sock = _bound(listener.port, self._listen)
@@ -101,6 +113,8 @@ class Straw:
         """Take nothing new; let what is under way end."""
         for listener in self.listeners:
             listener.close()
+        for gate in self._gates:
+            gate.close("zproxy is shutting down")
         self.dns.drain()
         for tunnel in self.tunnels():
             tunnel.drain()
@@ -109,6 +123,8 @@ class Straw:
         """End everything now; connections that are still open end with `error`."""
         for listener in self.listeners:
             listener.close()
+        for gate in self._gates:
+            gate.close(error)
         self.dns.close()
         for relay in tuple(self.pod.relays):
             relay.give_up(error, "DRAIN")
@@ -121,6 +137,14 @@ class Straw:
         listener = Listener(sock, self.pod.worker.poller, handler, self.pod.worker.paused)
         listener.on_lost = self._lose
         return listener
+
+    def _gated(self, handler: Accepted, direction: Direction) -> Accepted:
+        """Hold connections of a pod that the mesh is still to know; its DNS tells nobody anything."""
+        if not self.pod.enrolled.is_awaited:
+            return handler
+        gate = Gate(self.pod, handler, direction)
+        self._gates.append(gate)
+        return gate.on_accept
 
     def _lose(self) -> None:
         self.on_lost()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zproxy.model.identity import SpiffeId
+from zproxy.model.identity import SpiffeId, trust_domain_of
 
 trust_domains = st.from_regex(r"[a-z0-9._-]{1,40}", fullmatch=True)
 segments = st.from_regex(r"[A-Za-z0-9._-]{1,40}", fullmatch=True).filter(lambda text: text not in (".", ".."))
@@ -53,3 +53,14 @@ def test_any_other_shape_is_refused(text: str) -> None:
 
 def test_names_that_begin_with_dots_are_names() -> None:
     assert SpiffeId.parse("spiffe://td/ns/..a/sa/.b") == SpiffeId("td", "..a", ".b")
+
+
+@pytest.mark.parametrize("text", ["cluster.local", "a", "corp_x-1.example"])
+def test_a_trust_domain_is_what_an_identity_can_have(text: str) -> None:
+    assert trust_domain_of(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "A", "a/b", "a b", "spiffe://a"])
+def test_what_can_be_no_trust_domain_is_said(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a trust domain"):
+        trust_domain_of(text)

@@ -59,3 +59,10 @@ def test_a_mount_table_that_is_hidden_hides_nothing_else(
     monkeypatch.setattr(namespaces, "MOUNTS", (str(tmp_path / "none"), str(table)))
     assert str(tmp_path / "a b") in namespaces.reachable().values()
     assert os.stat("/proc/self/ns/net").st_ino in {inode for _, inode in namespaces.reachable()}
+
+
+def test_a_path_is_that_of_a_mount_or_there_is_none() -> None:
+    with namespace() as made:
+        assert namespaces.path_of(made.netns.key) == f"/run/netns/{made.name}"
+        remove(made.name)
+        assert namespaces.path_of(made.netns.key) == ""

@@ -135,3 +135,20 @@ def test_the_machine_s_own_namespace_is_told_from_a_pod_s() -> None:
     with namespace() as made, Netns.current() as own:
         assert own.is_initial() == is_ours
         assert not made.netns.is_initial()
+
+
+def test_a_descriptor_that_was_sent_is_owned() -> None:
+    with namespace() as made:
+        before = open_files()
+        with Netns.of_fd(os.dup(made.netns.fd)) as sent:
+            assert sent.key == made.netns.key
+            assert sent.path == f"net:[{sent.key[1]}]"
+        assert open_files() == before
+
+
+def test_a_descriptor_of_something_else_is_refused_and_closed(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as file:
+        before = open_files()
+        with pytest.raises(OSError, match="not a network namespace"):
+            Netns.of_fd(os.dup(file.fileno()))
+        assert open_files() == before

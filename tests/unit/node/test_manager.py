@@ -464,18 +464,29 @@ def test_an_option_that_there_is_not_is_a_sentence(node: Bench, client: Namespac
     assert node.manager.rows() == []
 
 
+def is_captured(pod: Namespace) -> bool:
+    return PREFIX4 in pod.execute("ip", "route", "show", "table", "local").stdout
+
+
 @pytest.mark.root
 def test_dns_is_captured_unless_it_is_left_alone(node: Bench, client: Namespace) -> None:
-    def is_captured() -> bool:
-        return PREFIX4 in client.execute("ip", "route", "show", "table", "local").stdout
-
     assert node.enroll("demo/client", netns=client.name)["dns"] is True
-    assert is_captured()
+    assert is_captured(client)
     assert node.enroll("demo/client", netns=client.name, options={"dns": False})["changed"] is True
-    assert not is_captured()
+    assert not is_captured(client)
     assert node.enroll("demo/client", netns=client.name)["dns"] is False
     assert node.enroll("demo/client", netns=client.name, options={"dns": True})["dns"] is True
-    assert is_captured()
+    assert is_captured(client)
+
+
+@pytest.mark.root
+def test_dns_of_a_pod_that_has_lost_its_addresses_is_captured_when_it_has_some_again(
+    node: Bench, client: Namespace
+) -> None:
+    node.enroll("demo/client", netns=client.name, options={"dns": False})
+    client.execute("ip", "addr", "flush", "dev", client.interface)
+    assert node.enroll("demo/client", netns=client.name, options={"dns": True})["dns"] is True
+    assert not is_captured(client)
 
 
 @pytest.mark.root

@@ -105,3 +105,9 @@ def test_drafts_and_damaged_records_are_its_files_and_nothing_else(records: Reco
     for name in ("demo_x.json", "demo_y.new", "stranger"):
         (tmp_path / "node" / "pods" / name).write_text("{")
     assert [path.name for path in records.files()] == ["demo_client.json", "demo_x.json", "demo_y.new"]
+
+
+def test_what_istio_cni_handed_over_is_kept_with_its_uid(records: Records) -> None:
+    handed = CLIENT._replace(service_account="sa", handed="uid-0", trust_domain="corp.example")
+    records.save(handed)
+    assert list(records.load()) == [handed]

@@ -175,7 +175,7 @@ def test_a_process_leads_there_where_the_runtimes_path_is_not_seen() -> None:
 def test_a_pod_is_enrolled_again_as_it_was() -> None:
     stage = Stage(WEB)
     record = Record(
-        "shop/web", "/gone", 1, "web", {}, PodOptions(dns=False), "/old", Origin("uid-web", "old")
+        "shop/web", "/gone", 1, "web", {}, PodOptions(dns=False), "/old", origin=Origin("uid-web", "old")
     )
     asyncio.run(stage.pods.again(record, "id-web"))
     assert stage.asked["options"] == PodOptions(dns=False).as_json()

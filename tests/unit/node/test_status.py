@@ -8,6 +8,7 @@ import pytest
 from tests.support.netns import pair
 from zproxy.errors import RequirementError, ZproxyError
 from zproxy.node import status
+from zproxy.node.client import Client
 from zproxy.node.findings import Finding, Repair, Status
 from zproxy.node.present import Known, Site
 from zproxy.node.records import Record
@@ -74,3 +75,42 @@ def test_whose_sockets_cannot_be_seen_is_unknown() -> None:
         assert status._target(Path(f"/proc/self/fd/{file.fileno()}")) == "/dev/null"
     assert status._sockets_of(1 << 30) is None
     assert status._target(Path("/proc/self/fd/99999")) == ""
+
+
+def zds(**figures: object) -> dict[str, object]:
+    """Return a daemon's figures; it is ready unless they say otherwise."""
+    return {"zds": {"socket": "/s", "connected": True, "ready": True, "fault": "", "pending": []} | figures}
+
+
+@pytest.mark.parametrize(
+    ("answer", "status_", "detail"),
+    [
+        (zds(), Status.OK, "connected to /s, ready"),
+        (zds(ready=False), Status.NOTE, "connected; istio-cni has not named all pods yet"),
+        (
+            zds(connected=False, ready=False, fault="cannot connect: x"),
+            Status.MISSING,
+            "not connected: cannot connect: x",
+        ),
+        (
+            zds(ready=False, pending=[{"pod": "demo/x", "reason": "no room"}]),
+            Status.DRIFTED,
+            "not taken yet, demo/x: no room",
+        ),
+    ],
+)
+def test_how_a_daemon_stands_with_istio_cni(
+    monkeypatch: pytest.MonkeyPatch, answer: dict[str, object], status_: Status, detail: str
+) -> None:
+    monkeypatch.setattr(Client, "call", lambda _self, _command: answer)
+    (finding,) = status.zds_finding("node-a")
+    assert (finding.check, finding.status, finding.detail) == ("zds", status_, detail)
+
+
+def test_a_daemon_that_takes_no_pods_from_istio_cni_has_no_such_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Client, "call", lambda _self, _command: {"pods": 1})
+    assert list(status.zds_finding("node-a")) == []
+
+
+def test_a_daemon_that_does_not_answer_has_none_either() -> None:
+    assert list(status.zds_finding("no-such-node")) == []

@@ -289,3 +289,9 @@ def test_connections_of_all_workers_are_one_list_ended_ones_first(plane: Plane, 
     assert [(row["id"], row["state"]) for row in rows] == [
         (100, "closed"), (1, "open"), (2, "open"), (101, "open"),
     ]  # fmt: skip
+
+
+def test_status_has_the_figures_of_what_is_on(stage: Stage) -> None:
+    assert "zds" not in asyncio.run(stage.views.status())
+    stage.views.features["zds"] = lambda: {"ready": True}
+    assert asyncio.run(stage.views.status())["zds"] == {"ready": True}
