@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 
+from tests.bench.ambient import redirect
 from tests.support.istio_cni import IstioCni, istio_cni
+from tests.support.local_config import yaml_of
 from tests.support.netns import Namespace, namespace, pair, remove
 from tests.support.nodes import App, TwoNodes, exchange, wait_for
-from tests.support.podstate import listening, state_of
+from tests.support.podstate import listening, rules, state_of
+from zproxy.config import PIN_ROOT
+from zproxy.net.marked import mark
 from zproxy.zds.wire import Ack, Add, Delete, WorkloadInfo
 
 pytestmark = pytest.mark.root
@@ -48,17 +52,19 @@ class Scene(TwoNodes):
 
 
 @contextmanager
-def scene_at(directory: Path, *, only_a: bool) -> Iterator[Scene]:
+def scene_at(directory: Path, *more: str, only_a: bool) -> Iterator[Scene]:
     with ExitStack() as stack:
         made = Scene(directory, *stack.enter_context(pair()))
         nodes = (made.a,) if only_a else (made.a, made.b)
+        if only_a:  # the server is nobody that the mesh knows
+            made.a.config.write_text(yaml_of(made.workloads()[0]))
         for node in (made.b, made.a):
             stack.callback(node.clean)
         made.cni_a = stack.enter_context(istio_cni(directory / "a.sock"))
-        made.a.options = ["--zds", str(made.cni_a.path)]
+        made.a.options = ["--zds", str(made.cni_a.path), *more]
         if not only_a:
             made.cni_b = stack.enter_context(istio_cni(directory / "b.sock"))
-            made.b.options = ["--zds", str(made.cni_b.path)]
+            made.b.options = ["--zds", str(made.cni_b.path), *more]
         for node in nodes:
             node.launch()
         for node in nodes:
@@ -78,6 +84,17 @@ def one(tmp_path: Path) -> Iterator[Scene]:
 @pytest.fixture
 def both(tmp_path: Path) -> Iterator[Scene]:
     with scene_at(tmp_path, only_a=False) as made:
+        yield made
+
+
+@pytest.fixture
+def under_rules(tmp_path: Path) -> Iterator[Scene]:
+    """Both pods have Istio's rules, as istio-cni puts them there before it hands a pod over."""
+    with scene_at(tmp_path, "--steering", "external", only_a=False) as made:
+        for pod in (made.client, made.server):
+            redirect(pod)
+        assert (made.add_client(), made.add_server()) == (Ack(), Ack())
+        assert made.cni_a.snapshot() == made.cni_b.snapshot() == Ack()
         yield made
 
 
@@ -158,7 +175,7 @@ def test_a_taken_port_is_a_nack_and_the_pod_is_taken_when_it_is_free(one: Scene)
 
 
 def test_a_namespace_with_istios_own_rules_is_a_nack_that_says_so(one: Scene) -> None:
-    """What istio-cni itself installs: until there is a mode that lives with it, the two are not mixed."""
+    """What istio-cni itself installs: `--steering external` is for those, and eBPF is not mixed with them."""
     one.client.execute("iptables", "-t", "nat", "-N", "ISTIO_OUTPUT")
     one.client.execute("iptables", "-t", "nat", "-A", "OUTPUT", "-j", "ISTIO_OUTPUT")
     before = state_of(one.client)
@@ -261,7 +278,7 @@ def test_another_number_of_descriptors_is_refused_and_the_daemon_goes_on(one: Sc
     assert one.cni_a.keep("uid-client") == Ack()
     assert one.cni_a.snapshot() == Ack()
     assert one.pods() == {"demo/client": "enrolled"}
-    assert one.a.lines("protocol error: Add comes with 1 descriptors")
+    wait_for(lambda: one.a.lines("protocol error: Add comes with 1 descriptors"), "it is in the log")
 
 
 def test_who_floods_and_reads_nothing_is_given_up_and_pods_go_on(one: Scene) -> None:
@@ -294,3 +311,50 @@ def test_the_end_of_istio_cni_changes_nothing_and_status_says_it(one: Scene) -> 
         again.keep("uid-client")
         again.snapshot()
         wait_for(one.is_ready, "it is found again")
+
+
+def test_under_istios_rules_two_pods_talk_by_hbone(under_rules: Scene) -> None:
+    made = under_rules
+    app = App(made.server, 8080, echo)
+    try:
+        assert exchange(made.dial(), b"hello") == f"hello from {made.client.ip4}".encode()
+        (line,) = made.b.access('direction="inbound"')
+        assert "spiffe://cluster.local/ns/demo/sa/client" in line
+        assert "15008" in made.a.access('direction="outbound"')[0]
+    finally:
+        app.close()
+
+
+def test_under_istios_rules_nothing_of_ours_is_in_pod_or_kernel(under_rules: Scene) -> None:
+    made = under_rules
+    assert not (PIN_ROOT / made.a.name).exists()
+    before = rules(made.client)
+    assert made.cni_a.delete("uid-client") == Ack()
+    assert rules(made.client) == before, "those are istio-cni's"
+    assert listening(made.client) == []
+
+
+def test_under_istios_rules_plaintext_comes_by_15006_with_its_source(under_rules: Scene) -> None:
+    """From the client pod's namespace, by a socket that its rules let pass, as from outside the mesh."""
+    made = under_rules
+    app = App(made.server, 8080, echo)
+    try:
+        with made.client.socket() as sock:
+            mark(sock.fileno())
+            sock.connect((made.server.ip4, 8080))
+            sock.sendall(b"plain")
+            assert sock.recv(64) == f"plain from {made.client.ip4}".encode()
+        (line,) = made.b.access('direction="inbound"')
+        assert "15008" not in line
+    finally:
+        app.close()
+
+
+@pytest.mark.parametrize("port", PORTS[:3])
+def test_under_istios_rules_dialling_the_proxy_leads_nowhere(under_rules: Scene, port: int) -> None:
+    answer = b""
+    with contextlib.suppress(ConnectionError), under_rules.client.socket() as sock:
+        sock.connect((under_rules.client.ip4, port))
+        sock.sendall(b"loop")
+        answer = sock.recv(64)
+    assert answer == b""

@@ -21,6 +21,7 @@ from zproxy.model.identity import SpiffeId
 from zproxy.model.settings import DEFAULT_SETTINGS, Settings
 from zproxy.model.workload import Workload
 from zproxy.net import datagrams
+from zproxy.net.sockets import peer_of
 from zproxy.observe.connections import Connection, Connections
 from zproxy.proxy.context import PodContext
 from zproxy.proxy.straw import Straw
@@ -76,6 +77,9 @@ class LoopbackSockets:
 
     def is_own(self, ip: str) -> bool:
         return ip in self.own
+
+    def arrived_at(self, sock: socket.socket) -> Endpoint:
+        return peer_of(sock.getsockname())
 
     def original_destination(self, sock: socket.socket) -> Endpoint | None:
         return self.destination

@@ -61,7 +61,7 @@ class SocketFactory:
         It is in progress when this returns; an immediate failure raises OSError.
         """
 
-        return self._netns.run(lambda: _connecting(to, lambda sock: self._exempt(sock.fileno())))
+        return self._netns.run(lambda: connecting(to, lambda sock: self._exempt(sock.fileno())))
 
     def dial_app(self, to: Endpoint, source_ip: str) -> socket.socket:
         """Start a connection to the pod's app on `to` whose source address is `source_ip`.
@@ -74,9 +74,9 @@ class SocketFactory:
         def prepare(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if source_ip != to.ip:
-                _borrow_source(sock, source_ip, is_v6=to.is_v6)
+                borrow_source(sock, source_ip, is_v6=to.is_v6)
 
-        return self._netns.run(lambda: _connecting(to, prepare))
+        return self._netns.run(lambda: connecting(to, prepare))
 
     def dial_datagrams(self, to: Endpoint) -> socket.socket:
         """Return a UDP socket from a port drawn for it, exempt from steering, that hears nobody but `to`.
@@ -85,7 +85,7 @@ class SocketFactory:
         """
 
         def dial() -> socket.socket:
-            return _connecting(to, lambda sock: self._exempt(sock.fileno()), socket.SOCK_DGRAM)
+            return connecting(to, lambda sock: self._exempt(sock.fileno()), socket.SOCK_DGRAM)
 
         return self._netns.run(dial)
 
@@ -111,6 +111,10 @@ class SocketFactory:
             return None
         ip = canonical_ip(socket.inet_ntop(socket.AF_INET6, raw[8:24]))
         return Endpoint(ip, int.from_bytes(raw[2:4], "big"))
+
+    def arrived_at(self, sock: socket.socket) -> Endpoint:
+        """Return what a client outside dialled: steering leaves it as it was."""
+        return peer_of(sock.getsockname())
 
 
 def peer_of(address: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
@@ -205,7 +209,7 @@ def _is_local(ip: str) -> bool:
     return True
 
 
-def _connecting(
+def connecting(
     to: Endpoint,
     prepare: Callable[[socket.socket], None],
     kind: socket.SocketKind = socket.SOCK_STREAM,
@@ -223,7 +227,8 @@ def _connecting(
     return sock
 
 
-def _borrow_source(sock: socket.socket, source_ip: str, *, is_v6: bool) -> None:
+def borrow_source(sock: socket.socket, source_ip: str, *, is_v6: bool) -> None:
+    """Let `sock` come from an address that is not the pod's, and mark it as such a one."""
     if is_v6:
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
     else:

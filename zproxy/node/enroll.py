@@ -18,7 +18,8 @@ from zproxy.model.workload import Workload
 from zproxy.net.netns import NAMED, Netns
 from zproxy.node import resolv_conf
 from zproxy.node.pod import Pod
-from zproxy.node.routes import PodNetwork
+from zproxy.node.records import NO_RUNTIME, Origin
+from zproxy.node.routes import ExternalNetwork, PodNetwork
 from zproxy.node.workers import PodWorker
 from zproxy.steering.steering import PodSteering, Steering
 
@@ -35,6 +36,7 @@ class Sandbox(NamedTuple):
     """Its cgroup; empty leaves it to a look at its processes."""
     handed: str = ""
     """By which uid istio-cni handed it over; empty when somebody enrols it."""
+    origin: Origin = NO_RUNTIME
     attachment: str = ""
     """What its runtime calls it; empty when it was not its runtime that asked."""
 
@@ -95,7 +97,7 @@ async def enroll(
     has is found before anything is changed.
     """
     netns = sandbox.netns
-    network = PodNetwork(netns)
+    network = network_of(netns, steering)
     async with AsyncExitStack() as undo:
         addresses, interfaces = await asyncio.to_thread(network.addresses)
         _check_addresses(workload, addresses)
@@ -104,7 +106,10 @@ async def enroll(
         )
         straw = await worker.open_straw(workload, netns)
         undo.push_async_callback(straw.close, "enrolment failed")
-        await straw.use(await asyncio.to_thread(resolv_conf.read, netns, sandbox.pid))
+        conf = await asyncio.to_thread(resolv_conf.read, netns, sandbox.pid)
+        if conf is None and steering.is_external:  # ztunnel's way: it asks those of its own pod
+            conf = await asyncio.to_thread(resolv_conf.own)
+        await straw.use(conf)
         former = await asyncio.to_thread(network.prepare)
         undo.push_async_callback(asyncio.to_thread, network_restore, network, former)
         if options.dns and interfaces:
@@ -128,6 +133,7 @@ async def enroll(
     pod.former_sysctls, pod.pid = former, sandbox.pid
     pod.cgroup, pod.given_cgroup = cgroup, sandbox.cgroup
     pod.handed = sandbox.handed
+    pod.origin = sandbox.origin
     pod.attachment = sandbox.attachment
     return pod
 
@@ -138,6 +144,11 @@ async def unenroll(pod: Pod, steering: Steering) -> None:
     await pod.straw.close("the pod was unenrolled")
     await asyncio.to_thread(network_restore, pod.network, pod.former_sysctls)
     pod.close()
+
+
+def network_of(netns: Netns, steering: Steering) -> PodNetwork:
+    """Return what may be done to the namespace of a pod."""
+    return ExternalNetwork(netns) if steering.is_external else PodNetwork(netns)
 
 
 def network_restore(network: PodNetwork, former: dict[str, str]) -> None:

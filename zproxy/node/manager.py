@@ -16,15 +16,15 @@ from zproxy.net.netns import Netns
 from zproxy.node.enroll import (
     Sandbox,
     enroll,
+    network_of,
     network_restore,
     open_netns,
     refuse_own_namespace,
     unenroll,
 )
 from zproxy.node.pod import Pod
-from zproxy.node.records import Record, Records
+from zproxy.node.records import NO_RUNTIME, Origin, Record, Records
 from zproxy.node.refused import Refused
-from zproxy.node.routes import PodNetwork
 from zproxy.node.stand_in import Handed, stand_in
 from zproxy.node.wish import Wish, wish
 from zproxy.node.workers import PlacedStraw, PodWorker, least_loaded
@@ -55,6 +55,8 @@ class Manager:
         """Those that are steered and that this daemon could not take up: to nobody, so they are refused."""
         self.on_change: Callable[[int], object] = bool
         """Called with the cookie of a pod that was enrolled or left."""
+        self.on_gone: Callable[[Record], object] = bool
+        """Called with the record of a runtime's pod whose namespace is gone, and that nobody unenrolled."""
         self.lock = asyncio.Lock()
         """Hold it to look at a pod while nobody enrols or unenrols."""
 
@@ -67,16 +69,18 @@ class Manager:
         options: dict[str, Any] | None = None,
         cgroup: str | None = None,
         *,
+        origin: Origin = NO_RUNTIME,
         attachment: str = "",
     ) -> dict[str, Any]:
         """Enrol `namespace/name`; return its row. Doing it again changes nothing. Raise EnrollError.
 
         `options` are those of PodOptions; an enrolled pod keeps those that are not given. `cgroup` names the
-        pod's own, which is looked for otherwise. `attachment` is what the pod's runtime calls it.
+        pod's own, which is looked for otherwise. `origin` is what a container
+        runtime calls the pod, `attachment` what its CNI plugin was told.
         """
         workload = self._workload(pod, service_account)
         handle = open_netns(pod, netns, pid)
-        sandbox = Sandbox(handle, pid, cgroup or "", attachment=attachment)
+        sandbox = Sandbox(handle, pid, cgroup or "", origin=origin, attachment=attachment)
         return await self.take(workload, sandbox, service_account, options or {})
 
     async def take(
@@ -107,6 +111,7 @@ class Manager:
                 if sandbox.cgroup and sandbox.cgroup != present.given_cgroup:
                     at = present.cgroup.path or "no cgroup of its own"
                     raise EnrollError(f"{pod} is enrolled with {at}; to change that, unenroll it first")
+                self._learn_origin(present, sandbox.origin)
                 has_changed = await self._change(present, options)
                 if present.handed and sandbox.handed:
                     self._rename(present, sandbox.handed)
@@ -171,13 +176,15 @@ class Manager:
         try:
             if found is None and record.handed:
                 raise EnrollError("its namespace cannot be found; istio-cni has to hand it over again")
+            if found is None and record.origin.sandbox:
+                raise EnrollError("its sandbox was removed")
             if found is None:  # the path may be a new sandbox's
                 await self.enroll(
                     record.pod, record.netns, None, record.service_account, options, record.cgroup or None
                 )
             else:
                 workload = await self._workload_for(record, found)
-                sandbox = Sandbox(found, None, record.cgroup, record.handed, record.attachment)
+                sandbox = Sandbox(found, None, record.cgroup, record.handed, record.origin, record.attachment)
                 await self.take(workload, sandbox, record.service_account, options, restored=record)
         except ZproxyError as error:
             if self._records.get(record.pod) is None:
@@ -188,6 +195,7 @@ class Manager:
             _log.warning("not enrolled again, its namespace is gone: %s: %s", record.pod, error)
             async with self.lock:
                 await self._forget(record)
+            self._tell_gone(record)
 
     async def _workload_for(self, record: Record, netns: Netns) -> Workload:
         try:
@@ -219,7 +227,14 @@ class Manager:
 
     async def collect(self, pod: Pod) -> None:
         """Forget a pod whose namespace nobody can enter any more; the caller holds `lock`."""
+        record = self._records.get(pod.name)
         await self._remove(pod)
+        if record is not None:
+            self._tell_gone(record)
+
+    def _tell_gone(self, record: Record) -> None:
+        if record.origin.sandbox:
+            self.on_gone(record)
 
     async def recorded(self) -> set[int]:
         """Return the cookies of the pods that there is a record of."""
@@ -229,6 +244,10 @@ class Manager:
         """Return the pods (`namespace/name`) whose record is meant, enrolled or not."""
         records = await asyncio.to_thread(list, self._records.load())
         return [record.pod for record in records if is_meant(record)]
+
+    def present(self) -> set[str]:
+        """Return the names of the pods that are enrolled, those that nobody serves among them."""
+        return {*self.pods, *self.refused}
 
     async def straws(self) -> list[PlacedStraw]:
         """Return the straws of all pods, those that are being enrolled among them: it waits for these."""
@@ -256,6 +275,10 @@ class Manager:
 
     def _row(self, pod: Pod) -> dict[str, Any]:
         return pod.row(self.node, self._steering.attach_mode)
+
+    def check(self, pod: str) -> None:
+        """Raise EnrollError when the mesh does not have the pod so that it could be enrolled here."""
+        self._workload(pod, None)
 
     def _workload(self, pod: str, service_account: str | None) -> Workload:
         namespace, slash, name = pod.partition("/")
@@ -310,6 +333,13 @@ class Manager:
         _warn(pod)
         return True
 
+    def _learn_origin(self, pod: Pod, origin: Origin) -> None:
+        """Keep which pod of a runtime it is, where that was not known when it was enrolled."""
+        record = self._records.get(pod.name)
+        if origin.sandbox and origin != pod.origin and record is not None:
+            pod.origin = origin
+            self._records.save(record._replace(origin=origin))
+
     async def _add(
         self, workload: Workload, sandbox: Sandbox, service_account: str | None, options: PodOptions
     ) -> Pod:
@@ -352,7 +382,9 @@ class Manager:
         netns = await asyncio.to_thread(namespaces.find, record.cookie, (record.netns,))
         if netns is not None:
             with netns:
-                await asyncio.to_thread(network_restore, PodNetwork(netns), record.former_sysctls)
+                await asyncio.to_thread(
+                    network_restore, network_of(netns, self._steering), record.former_sysctls
+                )
         self._records.remove(pod)
         self.refused.pop(pod, None)
         _log.info("unenrolled %s", pod)

@@ -88,7 +88,7 @@ class Reconciler:
         """Look at everything once."""
         await self._look_at_node()
         await self._manager.restore()
-        await self._collect()
+        await self.collect()
         for pod in tuple(self._manager.pods.values()):
             self._due[pod.cookie] = None
         self._watches.keep({pod.cookie for pod in self._manager.pods.values()})
@@ -226,7 +226,7 @@ class Reconciler:
         except (OSError, ZproxyError) as error:
             self.log.failed(whose, error)
 
-    async def _collect(self) -> None:
+    async def collect(self) -> None:
         """Forget pods that nobody can enter any more, and what is left of others in maps and pins.
 
         A pod that was handed over goes when whoever did that says so: its namespace may be mounted where only

@@ -32,6 +32,7 @@ MAX_SEARCH: Final = 32
 """Domains; Kubernetes allows as many."""
 NETNS_FILES: Final = Path("/etc/netns")
 """Where `ip netns exec` finds the files of a namespace by its name; fixed in iproute2 (ip-netns(8))."""
+OWN: Final = Path("/etc/resolv.conf")
 _FILE: Final = b"etc/resolv.conf"
 _SYS_OPENAT2: Final = 437
 """The same number on all architectures that eBPF programs are compiled for."""
@@ -74,6 +75,14 @@ def read(netns: Netns, pid: int | None) -> ResolvConf | None:
     if content is None:
         content = next(_of_processes(netns), None)
     return None if content is None else parse(content.decode(errors="replace"))
+
+
+def own() -> ResolvConf | None:
+    """Return what the daemon itself goes by, None when there is no telling."""
+    try:
+        return parse(OWN.read_text(errors="replace"))
+    except OSError:
+        return None
 
 
 def _address(text: str) -> Iterator[str]:

@@ -97,6 +97,23 @@ class PodNetwork:
             self._netns.run(lambda: _write_sysctls(former))
 
 
+class ExternalNetwork(PodNetwork):
+    """The namespace of a pod in which others do what brings replies back: nothing of it is touched."""
+
+    def capture_dns(self, ips: Sequence[str], interface: str) -> None:
+        """Do nothing."""
+
+    def release_dns(self) -> None:
+        """Do nothing."""
+
+    def prepare(self) -> dict[str, str]:
+        """Do nothing."""
+        return {}
+
+    def restore(self, former: dict[str, str]) -> None:
+        """Do nothing."""
+
+
 def _refuse_strangers() -> None:
     """Rule and route of an earlier enrolment are ours again; anybody else's stay as they are."""
     for family in FAMILIES:

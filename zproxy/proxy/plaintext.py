@@ -20,7 +20,7 @@ class Plaintext:
     def on_accept(self, sock: socket.socket, address: tuple[str, int]) -> None:
         """Connect on to the app, unless the client dialled a port of ours."""
         pod = self._pod
-        src, dst = peer_of(address), peer_of(sock.getsockname())
+        src, dst = peer_of(address), pod.sockets.arrived_at(sock)
         connection = pod.connections.open(pod.name, Direction.INBOUND, src, dst, pod.worker.poller.now)
         if dst.port in ports.ILLEGAL:
             close_with_reset(sock)
