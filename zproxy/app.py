@@ -181,6 +181,8 @@ class Daemon:
             if not await self._following.first(FIRST_MESH_S):
                 _log.warning("Kubernetes is not heard yet; pods that were enrolled are refused until it is")
         await self._manager.restore()
+        if self._following is not None:
+            self._following.begin()
         self._tasks.append(spawn(self._heartbeat.run(), "heartbeat"))
         self._tasks.append(spawn(self._mesh.watch(self._is_mesh_old), "watch-mesh"))
         self._tasks.append(spawn(self._pressure.watch(self._node), "watch-pressure"))
