@@ -167,7 +167,8 @@ class Daemon:
         self._pressure = Pressure()
         self._heartbeat = Heartbeat(self._steering.heart, self._workers)
         self._control: ControlServer | None = None
-        self._reconciling: asyncio.Task[None] | None = None
+        self._keepers: list[asyncio.Task[None]] = []
+        """Those that would open again what is closed when the daemon drains."""
 
     async def start(self) -> None:
         """Take up work."""
@@ -177,7 +178,7 @@ class Daemon:
         self._tasks.append(spawn(self._reload_meshes(), "reload-mesh"))
         if self._following is not None:
             await self._following.open()
-            self._tasks.append(spawn(self._following.run(), "kubernetes"))
+            self._keepers.append(spawn(self._following.run(), "kubernetes"))
             if not await self._following.first(FIRST_MESH_S):
                 _log.warning("Kubernetes is not heard yet; pods that were enrolled are refused until it is")
         await self._manager.restore()
@@ -206,8 +207,7 @@ class Daemon:
         }
         self._control = ControlServer(RUN_ROOT / self._node / "control.sock", commands)
         await self._control.start()
-        self._reconciling = spawn(self._reconciler.run(), "reconcile")
-        self._tasks.append(self._reconciling)
+        self._keepers.append(spawn(self._reconciler.run(), "reconcile"))
 
     async def stopped(self) -> None:
         """Wait until the daemon is to end; raise WorkerFailed when that is because a worker did."""
@@ -218,8 +218,8 @@ class Daemon:
     async def drain(self) -> None:
         """Let open connections end, for at most DRAIN_S seconds; what is new is on its own from now on."""
         self._heartbeat.stop()
-        if self._reconciling is not None:
-            self._reconciling.cancel()  # it would open again what is closed now
+        for task in self._keepers:
+            task.cancel()
         await self._manager.drain()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*(worker.idle() for worker in self._workers)), DRAIN_S)
@@ -228,9 +228,10 @@ class Daemon:
         """Drop everything; the pins stay."""
         if self._control is not None:
             await self._control.close()
-        for task in self._tasks:
+        tasks = [*self._keepers, *self._tasks]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for driver in self._drivers:
             await driver.stop()
         await self._manager.close()
