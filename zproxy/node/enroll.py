@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -101,6 +102,8 @@ async def enroll(
     async with AsyncExitStack() as undo:
         addresses, interfaces = await asyncio.to_thread(network.addresses)
         _check_addresses(workload, addresses)
+        if not workload.workload_ips:  # enrolled at birth: Kubernetes tells addresses later
+            workload = replace(workload, workload_ips=addresses)
         cgroup = await asyncio.to_thread(
             steering.examine, workload.pod, netns, sandbox.pid, sandbox.cgroup or None
         )

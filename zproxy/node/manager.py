@@ -245,9 +245,9 @@ class Manager:
         records = await asyncio.to_thread(list, self._records.load())
         return [record.pod for record in records if is_meant(record)]
 
-    def present(self) -> set[str]:
-        """Return the names of the pods that are enrolled, those that nobody serves among them."""
-        return {*self.pods, *self.refused}
+    def present(self) -> dict[str, bool]:
+        """Return the names of the pods that are enrolled, and whether somebody serves them."""
+        return dict.fromkeys(self.refused, False) | dict.fromkeys(self.pods, True)
 
     async def straws(self) -> list[PlacedStraw]:
         """Return the straws of all pods, those that are being enrolled among them: it waits for these."""
