@@ -28,6 +28,8 @@ class Record(NamedTuple):
     """By which uid istio-cni handed it over; empty for one that somebody enrolled."""
     trust_domain: str = ""
     """That of its identity, where it was handed over: the mesh may not have its record yet."""
+    is_external: bool = False
+    """Whether others steer it: rules and routes in its namespace are theirs."""
 
 
 class Records:
