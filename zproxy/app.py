@@ -367,7 +367,7 @@ def _steering(options: Options) -> Steering:
     if options.is_external:
         from zproxy.steering.external import External
 
-        return External()
+        return External.open_for(options.node)
     return Steering.open(
         options.node, cgroup_root=options.cgroup_root, attach=options.attach, probes=options.probes
     )

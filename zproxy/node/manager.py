@@ -382,9 +382,8 @@ class Manager:
         netns = await asyncio.to_thread(namespaces.find, record.cookie, (record.netns,))
         if netns is not None:
             with netns:
-                await asyncio.to_thread(
-                    network_restore, network_of(netns, self._steering), record.former_sysctls
-                )
+                network = network_of(netns, is_external=record.is_external)
+                await asyncio.to_thread(network_restore, network, record.former_sysctls)
         self._records.remove(pod)
         self.refused.pop(pod, None)
         _log.info("unenrolled %s", pod)
