@@ -73,7 +73,7 @@ test-node: ## Run the tests with pods of a container runtime: containerd from De
 soak: install ## Run the long tests: a million fuzz cases, 200,000 connections, 10,000 idle, 200 pods (needs root)
 	@$(BIN)/python -m pytest -o "norecursedirs=.*" tests/soak $(ARGS)
 
-lint: lint-code lint-format lint-types lint-bpf lint-shell ## Check code, format and types; changes nothing
+lint: lint-code lint-format lint-types lint-bpf lint-shell lint-vagrant ## Check code, format, types, scripts and the Vagrantfile; changes nothing
 
 lint-code: install
 	@$(BIN)/ruff check --quiet
@@ -91,7 +91,7 @@ lint-bpf: install
 lint-shell: install
 	@$(BIN)/shellcheck $(SHELL_SCRIPTS)
 
-lint-vagrant: ## Let Vagrant check the Vagrantfile; installs Debian's, 16 MB (needs root the first time)
+lint-vagrant: # Debian's vagrant is 16 MB with all that it needs; root is needed to install it.
 	@.ci/bootstrap vagrant
 	@cd vagrant && VAGRANT_HOME=$$(mktemp -d) && export VAGRANT_HOME && trap 'rm -rf -- "$$VAGRANT_HOME"' EXIT && \
 	vagrant validate --ignore-provider

@@ -13,6 +13,8 @@ from zproxy_cli.session import Session, node_option, pass_session
 from zproxy.errors import ConfigError
 
 COLUMNS = (Column("WHAT", "what"), Column("PATH", "path"), Column("RESULT", "result"))
+KEYS = {"fail_open": "failOpen", "wait_ms": "waitMs", "timeout_ms": "timeoutMs"}
+"""Option → its key in the plugin's configuration."""
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _PATH = click.Path(path_type=Path)
 
@@ -80,8 +82,7 @@ def install(
     from zproxy.cni import install as installing
 
     entry: dict[str, Any] = {"type": "zproxy-cni", "node": _node(session)}
-    keys = {"fail_open": "failOpen", "wait_ms": "waitMs", "timeout_ms": "timeoutMs"}
-    entry |= {keys[name]: value for name, value in settings.items() if value}
+    entry |= {KEYS[name]: value for name, value in settings.items() if value}
     site = installing.Site(conf_dir, bin_dir)
     steps = _readable(lambda: installing.install(site, entry, _launcher(python)))
     print_rows([step._asdict() for step in steps], COLUMNS, output)

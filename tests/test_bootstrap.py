@@ -100,7 +100,7 @@ def test_a_machine_without_apt_is_told_what_it_lacks(machine: Machine) -> None:
     [
         ((), "curl"),
         (("bench",), "curl gcc"),
-        (("test",), "busybox containerd curl gcc libcap2-bin musl-tools runc"),
+        (("test",), "busybox containerd curl gcc libcap2-bin musl-tools runc vagrant"),
         (("vagrant",), "curl vagrant"),
     ],
 )

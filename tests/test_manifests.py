@@ -8,6 +8,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from zproxy_cli import pods, run
 
 from tests.support import manifests
 from tests.support.manifests import MANIFESTS, ROOT, daemon_container, daemon_pod, files, kustomizations, load
@@ -139,3 +140,19 @@ def test_the_cas_directory_is_one_for_all_nodes_of_the_cluster() -> None:
     shared = [mount for node in cluster["nodes"] for mount in node["extraMounts"]]
     assert {mount["containerPath"] for mount in shared} == {str(STATE_ROOT)}
     assert len({mount["hostPath"] for mount in shared}) == 1
+
+
+@pytest.mark.xfail(
+    reason="--kubernetes and --cri-endpoint are about to come: then take this mark away", strict=True
+)
+def test_the_daemon_has_the_options_that_the_manifests_give_it() -> None:
+    patches = yaml.safe_load((MANIFESTS / "demo" / "kustomization.yaml").read_text())["patches"]
+    added = [step["value"] for patch in patches for step in yaml.safe_load(patch["patch"])]
+    given = {word.partition("=")[0] for word in [*daemon_container()["args"], *added]}
+    assert given - {name for option in run.command.params for name in option.opts} == set()
+
+
+def test_the_probes_ask_a_command_that_there_is() -> None:
+    for probe in ("startupProbe", "readinessProbe"):
+        assert daemon_container()[probe]["exec"]["command"] == ["zproxy", "pods"]
+    assert pods.command.name == "pods"

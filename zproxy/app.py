@@ -195,8 +195,9 @@ class Daemon:
         self._pressure = Pressure()
         self._heartbeat = Heartbeat(self._steering.heart, self._workers)
         self._control: ControlServer | None = None
-        self._reconciling: asyncio.Task[None] | None = None
         self._zds = self._make_zds(options) if options.zds else None
+        self._keepers: list[asyncio.Task[None]] = []
+        """Those that would open again what is closed when the daemon drains."""
 
     async def start(self) -> None:
         """Take up work."""
@@ -206,10 +207,12 @@ class Daemon:
         self._tasks.append(spawn(self._reload_meshes(), "reload-mesh"))
         if self._following is not None:
             await self._following.open()
-            self._tasks.append(spawn(self._following.run(), "kubernetes"))
+            self._keepers.append(spawn(self._following.run(), "kubernetes"))
             if not await self._following.first(FIRST_MESH_S):
                 _log.warning("Kubernetes is not heard yet; pods that were enrolled are refused until it is")
         await self._manager.restore()
+        if self._following is not None:
+            self._following.begin()
         self._tasks.append(spawn(self._heartbeat.run(), "heartbeat"))
         self._tasks.append(spawn(self._mesh.watch(self._is_mesh_old), "watch-mesh"))
         self._tasks.append(spawn(self._pressure.watch(self._node), "watch-pressure"))
@@ -238,11 +241,10 @@ class Daemon:
         self._control = ControlServer(RUN_ROOT / self._node / "control.sock", commands)
         await self._control.start()
         if not self._steering.is_external:  # there is nothing of ours that could drift
-            self._reconciling = spawn(self._reconciler.run(), "reconcile")
-            self._tasks.append(self._reconciling)
+            self._keepers.append(spawn(self._reconciler.run(), "reconcile"))
         if self._zds is not None:
-            self._tasks.append(spawn(self._zds.run(), "zds"))
-        self._tasks.append(spawn(self._runtime_watch.run(), "watch-runtime"))
+            self._keepers.append(spawn(self._zds.run(), "zds"))
+        self._keepers.append(spawn(self._runtime_watch.run(), "watch-runtime"))
 
     async def stopped(self) -> None:
         """Wait until the daemon is to end; raise WorkerFailed when that is because a worker did."""
@@ -253,8 +255,8 @@ class Daemon:
     async def drain(self) -> None:
         """Let open connections end, for at most DRAIN_S seconds; what is new is on its own from now on."""
         self._heartbeat.stop()
-        if self._reconciling is not None:
-            self._reconciling.cancel()  # it would open again what is closed now
+        for task in self._keepers:
+            task.cancel()
         await self._manager.drain()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*(worker.idle() for worker in self._workers)), DRAIN_S)
@@ -263,9 +265,10 @@ class Daemon:
         """Drop everything; the pins stay."""
         if self._control is not None:
             await self._control.close()
-        for task in self._tasks:
+        tasks = [*self._keepers, *self._tasks]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._runtime.close()
         for driver in self._drivers:
             await driver.stop()
@@ -364,7 +367,7 @@ def _steering(options: Options) -> Steering:
     if options.is_external:
         from zproxy.steering.external import External
 
-        return External()
+        return External.open_for(options.node)
     return Steering.open(
         options.node, cgroup_root=options.cgroup_root, attach=options.attach, probes=options.probes
     )

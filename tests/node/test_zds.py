@@ -7,11 +7,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import dns.message
 import pytest
 
 from tests.bench.ambient import redirect
 from tests.support.istio_cni import IstioCni, istio_cni
 from tests.support.local_config import yaml_of
+from tests.support.mesh import service
 from tests.support.netns import Namespace, namespace, pair, remove
 from tests.support.nodes import App, TwoNodes, exchange, wait_for
 from tests.support.podstate import listening, rules, state_of
@@ -329,9 +331,36 @@ def test_under_istios_rules_nothing_of_ours_is_in_pod_or_kernel(under_rules: Sce
     made = under_rules
     assert not (PIN_ROOT / made.a.name).exists()
     before = rules(made.client)
-    assert made.cni_a.delete("uid-client") == Ack()
-    assert rules(made.client) == before, "those are istio-cni's"
+    assert made.a.cli("status").returncode == 0
+    made.a.stop()
+    made.a.start()
+    made.cni_a.accept()
+    assert made.pods() == {"demo/client": "enrolled"}
+    assert made.cni_a.snapshot() == Ack()
+    assert (made.pods(), rules(made.client)) == ({}, before), "those are istio-cni's"
     assert listening(made.client) == []
+
+
+def test_under_istios_rules_cleanup_leaves_them(under_rules: Scene) -> None:
+    made = under_rules
+    before = rules(made.client)
+    made.a.stop()
+    done = made.a.cli("cleanup")
+    assert done.returncode == 0, done.stderr
+    assert rules(made.client) == before
+
+
+def test_under_istios_rules_dns_is_answered_as_by_the_resolver_that_was_asked(under_rules: Scene) -> None:
+    made = under_rules
+    name, vip = "server.demo.svc.cluster.local", "10.96.0.7"
+    made.a.config.write_text(yaml_of(*made.workloads(), service(f"demo/{name}", vip)))
+    wait_for(lambda: made.a.client.call("services"), "the service is known")
+    query = dns.message.make_query(name, "A")
+    with made.client.socket(kind=socket.SOCK_DGRAM) as sock:
+        sock.sendto(query.to_wire(), ("192.0.2.53", 53))
+        answer, source = sock.recvfrom(2048)
+    assert source == ("192.0.2.53", 53)
+    assert vip in dns.message.from_wire(answer).to_text()
 
 
 def test_under_istios_rules_plaintext_comes_by_15006_with_its_source(under_rules: Scene) -> None:
@@ -355,6 +384,6 @@ def test_under_istios_rules_dialling_the_proxy_leads_nowhere(under_rules: Scene,
     answer = b""
     with contextlib.suppress(ConnectionError), under_rules.client.socket() as sock:
         sock.connect((under_rules.client.ip4, port))
-        sock.sendall(b"loop")
+        sock.sendall(b"loop\r\n\r\n")
         answer = sock.recv(64)
     assert answer == b""

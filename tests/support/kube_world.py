@@ -89,5 +89,5 @@ class World:
         del self.enrolled[pod]
         return {}
 
-    def present(self) -> set[str]:
-        return set(self.enrolled)
+    def present(self) -> dict[str, bool]:
+        return dict.fromkeys(self.enrolled, True)

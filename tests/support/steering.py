@@ -102,6 +102,8 @@ class FakeInspector:
 class FakeSteering:
     """Keeps who is attached and in which order things happened; `failure` is raised by `attach`."""
 
+    is_external = False
+
     def __init__(self) -> None:
         self.attached: dict[int, PodSteering] = {}
         self.calls: list[tuple[str, int]] = []

@@ -19,7 +19,9 @@ import pytest
 from click.testing import CliRunner, Result
 from zproxy_cli.main import zproxy
 
+from tests.support.apiserver import api_server
 from tests.support.local_config import yaml_of
+from tests.support.mesh import workload
 from tests.support.netns import Namespace, pair
 from tests.support.podstate import listening, state_of
 from tests.support.steering import FakeSteering, open_files, pod_of
@@ -302,6 +304,26 @@ def test_a_bad_mesh_is_a_sentence_with_file_and_line_and_nothing_is_begun(machin
     assert result.stderr.startswith(f"Error: {machine.options.config}:3: ")
     assert result.stderr.count("\n") == 1
     assert not machine.run_root.exists()
+
+
+@pytest.mark.root
+def test_a_daemon_without_a_way_to_kubernetes_says_so(machine: Machine, tmp_path: Path) -> None:
+    options = replace(machine.options, config=None, kubernetes=True, kubeconfig=tmp_path / "none")
+    with pytest.raises(ConfigError, match="/none: there is no such file"):
+        app.run(options)
+
+
+@pytest.mark.root
+def test_a_daemon_without_an_answer_of_kubernetes_runs_with_what_its_file_says(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "FIRST_MESH_S", 0.05)
+    machine.mesh.write_text(yaml_of(workload("demo/of-the-file", "10.0.0.1")))
+    with api_server() as server:
+        kubeconfig = server.kubeconfig(tmp_path / "kubeconfig")
+    machine.options = replace(machine.options, kubernetes=True, kubeconfig=kubeconfig)
+    rows = machine.run(lambda daemon: daemon.call("workloads"))
+    assert [row["name"] for row in rows] == ["of-the-file"]
 
 
 @pytest.mark.root

@@ -8,7 +8,6 @@ class Code(IntEnum):
 
     VERSION = 1
     ENVIRONMENT = 4
-    IO = 5
     DECODE = 6
     CONFIG = 7
     TRY_AGAIN = 11

@@ -72,6 +72,7 @@ def _add(request: Request) -> Outcome:
             pod=request.pod,
             netns=request.netns,
             attachment=request.attachment,
+            uid=request.uid,
             ips=request.ips,
             wait_ms=settings.wait_ms,
         )

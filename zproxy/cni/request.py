@@ -52,6 +52,8 @@ class Request(NamedTuple):
     netns: str = ""
     pod: str = ""
     """`namespace/name`; empty where the runtime names none, since it knows no pods."""
+    uid: str = ""
+    """The pod's."""
     result: dict[str, Any] | None = None
     """What the plugins before this one made: `prevResult`."""
     valid: tuple[str, ...] = ()
@@ -87,7 +89,7 @@ def read(environment: Mapping[str, str], text: bytes) -> Request:
         environment.get("CNI_CONTAINERID", ""),
         environment.get("CNI_IFNAME", ""),
         environment.get("CNI_NETNS", ""),
-        _pod(environment.get("CNI_ARGS", "")),
+        *_pod(environment.get("CNI_ARGS", "")),
         result if isinstance(result, dict) else None,
     )
     return request._replace(valid=_valid(conf, request.network)) if command == "GC" else request
@@ -161,10 +163,10 @@ def _fault(conf: dict[str, Any], key: str, what: str) -> NoReturn:
     raise CniError(Code.CONFIG, f"{key} is {json.dumps(conf.get(key))[:200]}: {what}")
 
 
-def _pod(arguments: str) -> str:
+def _pod(arguments: str) -> tuple[str, str]:
     pairs = dict(pair.partition("=")[::2] for pair in arguments.split(";"))
     namespace, name = pairs.get("K8S_POD_NAMESPACE", ""), pairs.get("K8S_POD_NAME", "")
-    return f"{namespace}/{name}" if namespace and name else ""
+    return (f"{namespace}/{name}", pairs.get("K8S_POD_UID", "")) if namespace and name else ("", "")
 
 
 def _ips(result: dict[str, Any]) -> list[str]:

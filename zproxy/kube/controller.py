@@ -61,8 +61,8 @@ class Enroller(Protocol):
     async def unenroll(self, pod: str) -> dict[str, Any]:
         """Take it out again; raise ZproxyError."""
 
-    def present(self) -> set[str]:
-        """Return the names of those that are enrolled, also if nobody serves them."""
+    def present(self) -> Mapping[str, bool]:
+        """Return the names of those that are enrolled, and whether somebody serves them."""
 
 
 class Controller:
@@ -113,7 +113,7 @@ class Controller:
 
     def _forget(self, known: set[str]) -> None:
         """Keep nothing about pods that are neither in Kubernetes nor enrolled."""
-        known |= self._enroller.present()
+        known |= self._enroller.present().keys()
         self._complaints = {name: why for name, why in self._complaints.items() if name in known}
         self._ours = {name: enrolled for name, enrolled in self._ours.items() if name in known}
 

@@ -43,6 +43,7 @@ class Following:
         self._cluster = Cluster(api, place, on_change)
         self._controller = Controller(self._cluster, api, enroller, find)
         self._is_taken = asyncio.Event()
+        self._may_enroll = asyncio.Event()
 
     async def open(self) -> None:
         """Read the configuration; raise ConfigError."""
@@ -58,6 +59,10 @@ class Following:
             self._is_taken.set()
             self._controller.look()
 
+    def begin(self) -> None:
+        """From now on enrol and unenrol: what an earlier daemon had enrolled is known."""
+        self._may_enroll.set()
+
     async def first(self, seconds: float) -> bool:
         """Wait until all of Kubernetes was heard and taken, or for `seconds`; return whether it was."""
         with suppress(TimeoutError):
@@ -68,7 +73,7 @@ class Following:
         """Follow until cancelled."""
         tasks = [
             spawn(self._cluster.run(), "kubernetes"),
-            spawn(self._controller.run(), "kubernetes-pods"),
+            spawn(self._control(), "kubernetes-pods"),
         ]
         try:
             await asyncio.gather(*tasks)
@@ -77,6 +82,10 @@ class Following:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._api.close()
+
+    async def _control(self) -> None:
+        await self._may_enroll.wait()
+        await self._controller.run()
 
 
 def follow(

@@ -3,7 +3,7 @@
 Pure, and by the state and not by its changes: whatever was missed meanwhile is done now.
 """
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from zproxy.kube.membership import membership
@@ -37,16 +37,18 @@ def dns_of(pod: Pod) -> bool:
 
 def plan(
     pods: Iterable[tuple[Pod, Namespace]],
-    present: Container[str],
+    present: Mapping[str, bool],
     ours: Mapping[str, Enrolled],
     *,
     verify: bool = False,
 ) -> Plan:
     """Return what to do about the `pods` of this node, of which `present` are enrolled, `ours` by us.
 
+    `present` tells whether somebody serves them; one that is steered to nobody and not wanted is let go. One
+    without addresses is left to its birth: it comes up again when Kubernetes tells them. A pod that somebody
+    enrolled by hand, and whose annotation does not say that it is in the mesh, is left as it is.
+
     With `verify` all that are wanted are to be enrolled once more: that finds those with a new sandbox.
-    A pod that somebody enrolled by hand, and whose annotation does not say that it is in the mesh, is left as
-    it is.
     """
     made = Plan([], [], [], [])
     seen = set()
@@ -54,11 +56,13 @@ def plan(
         seen.add(pod.key)
         is_in = pod.key in present
         if membership(pod, namespace).is_wanted:
+            if not pod.ips:
+                continue
             if verify or not is_in or ours.get(pod.key) != Enrolled(pod.uid, dns_of(pod)):
                 made.enroll.append(pod)
             elif not pod.redirected:
                 made.annotate.append(pod)
-        elif is_in and (pod.key in ours or pod.redirected):
+        elif is_in and (pod.key in ours or pod.redirected or not present[pod.key]):
             made.unenroll.append(pod.key)
         elif not is_in and pod.redirected and not pod.is_over:
             made.clear.append(pod)

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
-from zproxy.errors import EnrollError
+from zproxy.errors import EnrollError, RequirementError
 from zproxy.model.addr import canonical_ip
 from zproxy.net.netns import Netns
 from zproxy.node.control import Command
@@ -17,6 +17,8 @@ from zproxy.node.enroll import open_netns
 from zproxy.node.manager import Manager
 from zproxy.node.records import Record
 from zproxy.node.wish import Wish
+from zproxy.steering.cgroups import root_cgroup
+from zproxy.steering.pod_cgroups import of_uid
 
 MAX_WAIT_MS: Final = 60_000
 """For the mesh to learn of a pod; runtimes give up a sandbox after some minutes."""
@@ -42,18 +44,27 @@ class Births:
         }
 
     async def add(
-        self, pod: str, netns: str, attachment: str, ips: Sequence[str] = (), wait_ms: int = 0
+        self,
+        pod: str,
+        netns: str,
+        attachment: str,
+        *,
+        uid: str = "",
+        ips: Sequence[str] = (),
+        wait_ms: int = 0,
     ) -> dict[str, Any]:
         """Enrol a pod whose namespace is ready and whose first container is not running yet.
 
         Return whether it is enrolled now, and why. The mesh may take `wait_ms` to learn of it. Raise
-        EnrollError when it is to be enrolled and cannot be.
+        EnrollError when it is to be enrolled and cannot be. By `uid` its cgroup is known, which no process
+        is in yet.
         """
         decided = await self._decided(pod, _canonical(ips), wait_ms)
         if not decided.is_wanted:
             _log.info("born outside the mesh: %s: %s", pod, decided.reason)
             return {"enrolled": False, "reason": decided.reason}
-        await self._manager.enroll(pod, netns, attachment=attachment)
+        cgroup = await asyncio.to_thread(_cgroup, uid)
+        await self._manager.enroll(pod, netns, cgroup=cgroup, attachment=attachment)
         return {"enrolled": True, "reason": decided.reason}
 
     async def check(self, pod: str, netns: str, ips: Sequence[str] = ()) -> dict[str, Any]:
@@ -96,6 +107,14 @@ class Births:
             if not decided.is_early or loop.time() >= ends:
                 return decided
             await asyncio.sleep(LOOK_S)
+
+
+def _cgroup(uid: str) -> str | None:
+    try:
+        found = of_uid(uid, root_cgroup()) if uid else None
+    except RequirementError:
+        return None
+    return None if found is None else str(found)
 
 
 def _is_meant(record: Record, attachment: str, cookie: int | None) -> bool:

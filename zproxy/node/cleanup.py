@@ -84,7 +84,9 @@ def _pod(site: Site, pod: Known, inspector: Inspector | None, objects: Objects |
     if inspector is not None and objects is not None and pod.cookie in inspector.traces():
         yield Step("steering", pod.name, lambda: Pods(site.pins, objects).detach(pod.cookie))
     netns = namespaces.find(pod.cookie, (pod.record.netns,) if pod.record else ())
-    if netns is not None:
+    if netns is not None and pod.record is not None and pod.record.is_external:
+        netns.close()  # what is in there is somebody else's
+    elif netns is not None:
         path = netns.path
         netns.close()
         former = pod.record.former_sysctls if pod.record else {}

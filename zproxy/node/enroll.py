@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -97,10 +98,12 @@ async def enroll(
     has is found before anything is changed.
     """
     netns = sandbox.netns
-    network = network_of(netns, steering)
+    network = network_of(netns, is_external=steering.is_external)
     async with AsyncExitStack() as undo:
         addresses, interfaces = await asyncio.to_thread(network.addresses)
         _check_addresses(workload, addresses)
+        if not workload.workload_ips:  # enrolled at birth: Kubernetes tells addresses later
+            workload = replace(workload, workload_ips=addresses)
         cgroup = await asyncio.to_thread(
             steering.examine, workload.pod, netns, sandbox.pid, sandbox.cgroup or None
         )
@@ -146,9 +149,9 @@ async def unenroll(pod: Pod, steering: Steering) -> None:
     pod.close()
 
 
-def network_of(netns: Netns, steering: Steering) -> PodNetwork:
+def network_of(netns: Netns, *, is_external: bool) -> PodNetwork:
     """Return what may be done to the namespace of a pod."""
-    return ExternalNetwork(netns) if steering.is_external else PodNetwork(netns)
+    return ExternalNetwork(netns) if is_external else PodNetwork(netns)
 
 
 def network_restore(network: PodNetwork, former: dict[str, str]) -> None:

@@ -245,9 +245,9 @@ class Manager:
         records = await asyncio.to_thread(list, self._records.load())
         return [record.pod for record in records if is_meant(record)]
 
-    def present(self) -> set[str]:
-        """Return the names of the pods that are enrolled, those that nobody serves among them."""
-        return {*self.pods, *self.refused}
+    def present(self) -> dict[str, bool]:
+        """Return the names of the pods that are enrolled, and whether somebody serves them."""
+        return dict.fromkeys(self.refused, False) | dict.fromkeys(self.pods, True)
 
     async def straws(self) -> list[PlacedStraw]:
         """Return the straws of all pods, those that are being enrolled among them: it waits for these."""
@@ -382,9 +382,8 @@ class Manager:
         netns = await asyncio.to_thread(namespaces.find, record.cookie, (record.netns,))
         if netns is not None:
             with netns:
-                await asyncio.to_thread(
-                    network_restore, network_of(netns, self._steering), record.former_sysctls
-                )
+                network = network_of(netns, is_external=record.is_external)
+                await asyncio.to_thread(network_restore, network, record.former_sysctls)
         self._records.remove(pod)
         self.refused.pop(pod, None)
         _log.info("unenrolled %s", pod)

@@ -9,7 +9,7 @@ from zproxy.model.pod import PodOptions
 from zproxy.model.workload import Workload
 from zproxy.net.netns import Netns
 from zproxy.node.records import NO_RUNTIME, Record
-from zproxy.node.routes import PodNetwork
+from zproxy.node.routes import ExternalNetwork, PodNetwork
 from zproxy.node.workers import PlacedStraw
 from zproxy.steering.pod_cgroups import PodCgroup
 
@@ -65,6 +65,7 @@ class Pod:
             self.workload.trust_domain if self.handed else "",
             self.origin,
             self.attachment,
+            isinstance(self.network, ExternalNetwork),
         )
 
     def row(self, node: str, mode: Attach) -> dict[str, Any]:

@@ -43,6 +43,8 @@ class Record(NamedTuple):
     origin: Origin = NO_RUNTIME
     attachment: str = ""
     """What its runtime calls it, see births.py; empty when it was not enrolled at its birth."""
+    is_external: bool = False
+    """Whether others steer it: rules and routes in its namespace are theirs."""
 
 
 class Records:

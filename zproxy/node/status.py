@@ -23,6 +23,7 @@ from zproxy.steering import cgroups
 from zproxy.steering.inspect_pod import Inspector
 
 Row = dict[str, Any]
+EXTERNAL: Final = "external: by the rules that istio-cni put into the pods"
 BY_HAND: Final = "remove it with `zproxy cleanup`, or what is dead of it by starting the daemon"
 _SOCKET: Final = re.compile(r"socket:\[(\d+)\]")
 
@@ -76,8 +77,11 @@ class NodeLook:
 
     def _node(self) -> Iterator[Finding]:
         yield self._daemon_finding()
-        if self._daemon is not None:
-            yield from zds_finding(self._site.node)
+        figures = figures_of(self._site.node) if self._daemon is not None else {}
+        yield from zds_finding(figures)
+        if figures.get("steering") == "external":
+            yield Finding("steering", Status.OK, EXTERNAL)
+            return
         if self._inspector is None:
             remedy = (
                 f"`zproxy cleanup --node {self._site.node}` removes what is there; a daemon makes it anew"
@@ -119,8 +123,13 @@ class NodeLook:
             return [
                 Finding("namespace", Status.OK, f"{netns.path}, inode {netns.key[1]}, cookie {pod.cookie}"),
                 _record(pod),
-                *self._drift(pod, netns),
+                *self._steered(pod, netns),
             ]
+
+    def _steered(self, pod: Known, netns: Netns) -> list[Finding]:
+        if pod.record is not None and pod.record.is_external:
+            return [Finding("steering", Status.OK, EXTERNAL)]
+        return self._drift(pod, netns)
 
     def _drift(self, pod: Known, netns: Netns) -> list[Finding]:
         if self._inspector is None:
@@ -137,12 +146,18 @@ class NodeLook:
             return [Finding("namespace", Status.MISSING, f"cannot be looked at: {error}")]
 
 
-def zds_finding(node: str) -> Iterator[Finding]:
-    """How a living daemon stands with istio-cni, where it is to take pods from it: only it knows."""
+def figures_of(node: str) -> Row:
+    """Return what a living daemon says of itself; nothing when it begins, ends or hangs."""
     try:
-        zds = Client(node).call("status").get("zds")
+        figures: Row = Client(node).call("status")
     except ZproxyError:
-        return  # it begins, ends or hangs, which other checks tell
+        return {}
+    return figures
+
+
+def zds_finding(figures: Row) -> Iterator[Finding]:
+    """How a daemon stands with istio-cni, where it is to take pods from it: only it knows."""
+    zds = figures.get("zds")
     if zds is None:
         return
     pending = ", ".join(f"{each['pod']}: {each['reason']}" for each in zds["pending"])

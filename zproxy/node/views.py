@@ -67,6 +67,7 @@ class Views:
             "version": __version__,
             "pid": os.getpid(),
             "pods": len(self._manager.pods),
+            "steering": "external" if self._steering.is_external else "ebpf",
             "attach": self._steering.attach_mode.value,
             "probe_mode": probes.mode.value,
             "probe_why": probes.why,

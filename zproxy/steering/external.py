@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Final
 
+from zproxy.config import PIN_ROOT
+from zproxy.errors import ConfigError
 from zproxy.model.addr import Endpoint
 from zproxy.model.attach import Attach, ProbeMode
 from zproxy.model.pod import PodOptions
@@ -11,6 +13,7 @@ from zproxy.net.netns import Netns
 from zproxy.steering.exemption import Exemption
 from zproxy.steering.heart import Heart
 from zproxy.steering.kubelet import ProbeChoice
+from zproxy.steering.pins import NodePins
 from zproxy.steering.pod_cgroups import PodCgroup
 from zproxy.steering.pods import PodSteering
 from zproxy.steering.steering import Steering
@@ -28,6 +31,17 @@ class External(Steering):
         self.probes = ProbeChoice(ProbeMode.NONE, "istio-cni's rules know kubelet by its address")
         self.exempt = Marking()
         self.heart = Still()
+
+    @classmethod
+    def open_for(cls, node: str, pin_root: Path = PIN_ROOT) -> "External":
+        """Begin, unless eBPF of an earlier daemon steers pods of `node` still: raise ConfigError."""
+        directory = NodePins(node, pin_root).directory
+        if directory.exists():
+            raise ConfigError(
+                f"{directory} has the eBPF steering of an earlier daemon; take it down with "
+                f"`zproxy cleanup --node {node}` before others steer"
+            )
+        return cls()
 
     def examine(self, name: str, netns: Netns, pid: int | None, cgroup: str | None) -> PodCgroup:
         """Return the cgroup that was given; whose rules are in the pod is not looked at."""

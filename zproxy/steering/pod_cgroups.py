@@ -46,6 +46,26 @@ def pod_level(path: str) -> str:
     return path
 
 
+def of_uid(uid: str, root: Path) -> Path | None:
+    """Return the cgroup that kubelet made for the pod `uid`, None when there is none within SEARCH_S seconds.
+
+    Kubelet makes it before it asks for a sandbox, so it is there when no process of the pod is.
+    """
+    names = {f"pod{uid}", f"pod{uid.replace('-', '_')}.slice"}
+    if not all(map(_POD.fullmatch, names)):
+        return None
+    ends = time.monotonic() + SEARCH_S
+    for directory, below, _ in os.walk(root):
+        pods = [name for name in below if _POD.fullmatch(name) and "kubepods" in f"{directory}/{name}"]
+        for name in pods:
+            if name in names or name.rpartition("-")[2] in names:
+                return Path(directory, name)
+        if time.monotonic() >= ends:
+            return None
+        below[:] = sorted(set(below).difference(pods))
+    return None
+
+
 class Search:
     """One search for one pod's cgroup, within SEARCH_S seconds. `own` is the daemon's cgroup."""
 

@@ -65,6 +65,7 @@ def test_add_enrols_and_passes_the_result_on(daemon: Asked) -> None:
         "pod": "demo/client",
         "netns": "/run/netns/x",
         "attachment": "net/c1/eth0",
+        "uid": "7",
         "ips": ["10.1.0.5", "fd00::5"],
         "wait_ms": 500,
     }

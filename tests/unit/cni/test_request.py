@@ -22,7 +22,7 @@ def fault(command: str = "ADD", conf: bytes = configuration(), /, **variables: s
 def test_an_add_is_read() -> None:
     request = read(environment("ADD"), configuration())
     assert (request.command, request.version, request.settings) == ("ADD", "1.1.0", Settings("node-a"))
-    assert (request.pod, request.netns) == ("demo/client", "/run/netns/x")
+    assert (request.pod, request.uid, request.netns) == ("demo/client", "7", "/run/netns/x")
     assert request.attachment == "net/c1/eth0"
     assert request.result == RESULT
 

@@ -190,7 +190,7 @@ def test_it_runs_when_it_is_told_and_survives_its_own_mistakes(
     stumbles = iter([True])
     present = world.present
 
-    def stumbling() -> set[str]:
+    def stumbling() -> dict[str, bool]:
         if next(stumbles, False):
             raise RuntimeError("a mistake")
         return present()

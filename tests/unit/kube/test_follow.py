@@ -50,6 +50,7 @@ def followed(directory: Path, scenario: Callable[[Followed], Awaitable[None]]) -
     async def go(server: ApiServer) -> None:
         made = Followed(server, directory)
         await made.following.open()
+        made.following.begin()
         task = spawn(made.following.run(), "following")
         try:
             await scenario(made)
@@ -108,6 +109,27 @@ def test_an_hour_without_the_server_loses_nothing(tmp_path: Path, caplog: pytest
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("zproxy.kube.backoff.LONGEST_S", 0.02)
         followed(tmp_path, scenario)
+
+
+def test_nothing_is_enrolled_or_annotated_before_what_was_enrolled_is_known(tmp_path: Path) -> None:
+    async def go(server: ApiServer) -> None:
+        it = Followed(server, tmp_path)
+        task = spawn(it.following.run(), "following")
+        assert await it.following.first(10)
+        for _ in range(3):
+            it.following.taken()
+            await asyncio.sleep(0)
+        assert (it.annotation(), it.world.calls) == ("enabled", [])
+        it.following.begin()
+        await until(lambda: it.annotation() is None)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    with api_server() as server:
+        server.put("namespaces", kube_namespace("demo"))
+        annotations = {"ambient.istio.io/redirection": "enabled"}
+        server.put("pods", kube_pod("demo/web", "10.0.0.1", uid="u1", annotations=annotations))
+        asyncio.run(go(server))
 
 
 def test_without_an_answer_the_first_mesh_is_not_waited_for_for_ever(tmp_path: Path) -> None:

@@ -58,17 +58,27 @@ def test_one_pod(
     ours: dict[str, Enrolled],
     expected: dict[str, list[str]],
 ) -> None:
-    assert names(plan([(pod(**more), namespace)], present, ours)) == expected
+    assert names(plan([(pod(**more), namespace)], dict.fromkeys(present, True), ours)) == expected
+
+
+@pytest.mark.parametrize("present", [{}, {"demo/web": True}])
+def test_a_pod_without_addresses_is_left_to_its_birth(present: dict[str, bool]) -> None:
+    assert names(plan([(read_pod(kube_pod("demo/web")), AMBIENT)], present, {})) == {}
+
+
+def test_a_pod_that_is_steered_to_nobody_is_taken_up_or_let_go() -> None:
+    assert names(plan([(pod(), AMBIENT)], {"demo/web": False}, {})) == {"enroll": WEB}
+    assert names(plan([(pod(), PLAIN)], {"demo/web": False}, {})) == {"unenroll": WEB}
 
 
 def test_a_pod_that_kubernetes_no_longer_has_is_unenrolled_if_it_was_ours() -> None:
     ours = OURS | {"demo/gone": Enrolled("u2", True)}
-    assert names(plan([], {"demo/web", "demo/by-hand"}, ours)) == {"unenroll": WEB}
+    assert names(plan([], {"demo/web": True, "demo/by-hand": True}, ours)) == {"unenroll": WEB}
 
 
 def test_verification_enrols_what_is_wanted_once_more_and_nothing_else() -> None:
     pods = [(pod(annotations=REDIRECTED), AMBIENT), (read_pod(kube_pod("demo/other")), PLAIN)]
-    assert names(plan(pods, {"demo/web"}, OURS, verify=True)) == {"enroll": WEB}
+    assert names(plan(pods, {"demo/web": True}, OURS, verify=True)) == {"enroll": WEB}
 
 
 @pytest.mark.parametrize(("text", "dns"), [("true", True), ("false", False), ("", True)])

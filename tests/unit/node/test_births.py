@@ -67,6 +67,21 @@ def test_a_birth_is_an_enrolment(node: Bench, client: Namespace) -> None:
     assert (record.attachment, record.netns) == (FIRST, client.netns.path)
 
 
+def test_the_cgroup_that_kubelet_has_made_is_the_pods(
+    node: Bench, client: Namespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    uid = "6f2c1e0a-90f1-4a34-9f6e-0b7b7d0c2d11"
+    made = tmp_path / "kubepods" / "burstable" / f"pod{uid}"
+    made.mkdir(parents=True)
+    monkeypatch.setattr(births, "root_cgroup", lambda: tmp_path)
+    add(node, client, uid=uid)
+    add(node, client, uid=uid)
+    assert node.steering.examined == [(None, str(made))]
+    assert delete(node, FIRST)
+    add(node, client, uid="none")
+    assert node.steering.examined[1:] == [(None, None)]
+
+
 def test_a_birth_that_is_told_twice_is_one(node: Bench, client: Namespace) -> None:
     add(node, client)
     calls = len(node.steering.calls)
@@ -87,7 +102,7 @@ def test_the_mesh_may_learn_of_a_pod_a_moment_later(node: Bench, client: Namespa
 
     async def born() -> dict[str, Any]:
         asyncio.get_running_loop().call_later(0.05, setattr, node, "mesh", later)
-        return await Births(node.manager).add(POD, client.netns.path, FIRST, client.ips, 5_000)
+        return await Births(node.manager).add(POD, client.netns.path, FIRST, ips=client.ips, wait_ms=5_000)
 
     assert asyncio.run(born())["enrolled"]
 
@@ -99,7 +114,7 @@ def test_an_earlier_pods_record_is_not_this_ones(node: Bench, client: Namespace)
 
     async def born() -> dict[str, Any]:
         asyncio.get_running_loop().call_later(0.05, setattr, node, "mesh", later)
-        return await Births(node.manager).add(POD, client.netns.path, FIRST, client.ips, 5_000)
+        return await Births(node.manager).add(POD, client.netns.path, FIRST, ips=client.ips, wait_ms=5_000)
 
     assert asyncio.run(born())["enrolled"]
 

@@ -101,3 +101,14 @@ def test_it_takes_root(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(RequirementError, match="takes root"):
         cleanup(site)
+
+
+@pytest.mark.root
+def test_what_others_put_into_a_pod_stays(site: Site) -> None:
+    with pair() as (made, _):
+        PodNetwork(made.netns).prepare()
+        record = Record("demo/client", "/nowhere", made.netns.cookie(), "sa", {}, is_external=True)
+        site.records.save(record)
+        before = state_of(made)
+        assert [done.kind for done in cleanup(site) if done.kind in {"network", "record"}] == ["record"]
+        assert state_of(made) == before

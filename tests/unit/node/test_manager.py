@@ -6,6 +6,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,17 @@ def test_enrolling_again_changes_nothing(node: Bench, client: Namespace) -> None
     again = node.enroll("demo/client", netns=client.netns.path)
     assert again == first | {"changed": False}
     assert (state_of(client), open_files(), len(node.steering.calls)) == (state, files, calls)
+
+
+@pytest.mark.root
+def test_a_pod_whose_addresses_the_mesh_does_not_know_yet_has_those_of_its_namespace(
+    node: Bench, client: Namespace
+) -> None:
+    known = node.mesh.by_pod("demo/client")
+    assert known is not None
+    node.mesh = mesh(replace(known, workload_ips=()))
+    assert node.enroll("demo/client", netns=client.name)["ips"] == list(client.ips)
+    node.unenroll("demo/client")
 
 
 @pytest.mark.root
@@ -404,6 +416,7 @@ def test_a_pod_that_cannot_be_taken_up_stays_refused_until_that_is_mended(
         restart(node)
         (row,) = node.manager.rows()
         assert (row["pod"], row["state"]) == ("demo/client", "refused")
+        assert node.manager.present() == {"demo/client": False}
         assert row["reason"].startswith("port 15006 is in use inside the pod")
         assert list(node.steering.attached) == [client.netns.cookie()]
         asyncio.run(node.manager.restore())
@@ -411,6 +424,7 @@ def test_a_pod_that_cannot_be_taken_up_stays_refused_until_that_is_mended(
         assert caplog.text.count(said) == 1, "the same reason is not said again"
     asyncio.run(node.manager.restore())
     assert node.manager.rows()[0]["state"] == "enrolled", "it is tried again, and the cause has gone"
+    assert node.manager.present() == {"demo/client": True}
     node.unenroll("demo/client")
     assert node.enroll("demo/client", netns=client.name)["changed"] is True
     node.unenroll("demo/client")

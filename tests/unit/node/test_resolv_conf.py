@@ -300,3 +300,12 @@ def test_a_real_process_has_the_files_that_ip_netns_gives_it(pod: Namespace) -> 
         directory.rmdir()
         if not os.listdir(directory.parent):
             directory.parent.rmdir()
+
+
+def test_the_daemon_s_own_servers_are_in_its_own_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolv_conf, "OWN", tmp_path / "resolv.conf")
+    assert resolv_conf.own() is None
+    (tmp_path / "resolv.conf").write_text("nameserver 192.0.2.1\n")
+    assert resolv_conf.own() == ResolvConf(("192.0.2.1",), ())

@@ -9,7 +9,7 @@ from tests.support.netns import Namespace, batch, ip, namespace, pair
 from tests.support.podstate import routes, rules, state_of, sysctls
 from zproxy.errors import EnrollError
 from zproxy.node import routes as subject
-from zproxy.node.routes import PodNetwork
+from zproxy.node.routes import ExternalNetwork, PodNetwork
 
 pytestmark = pytest.mark.root
 
@@ -183,3 +183,17 @@ def test_a_sysctl_that_cannot_be_written_is_named_and_the_others_are_put_back(
     with pytest.raises(EnrollError, match=r"cannot set net\.ipv4\.tcp_fin_timeout in the pod's namespace"):
         network.prepare()
     assert state_of(pod) == before
+
+
+def test_in_a_pod_that_others_steer_nothing_is_touched(pod: Namespace) -> None:
+    before = state_of(pod)
+    network = ExternalNetwork(pod.netns)
+    assert network.addresses() == PodNetwork(pod.netns).addresses()
+    assert network.prepare() == {}
+    network.capture_dns(pod.ips, pod.interface)
+    assert state_of(pod) == before
+    PodNetwork(pod.netns).prepare()  # as somebody else might have
+    prepared = state_of(pod)
+    network.release_dns()
+    network.restore({})
+    assert state_of(pod) == prepared

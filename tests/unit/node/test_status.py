@@ -99,18 +99,21 @@ def zds(**figures: object) -> dict[str, object]:
         ),
     ],
 )
-def test_how_a_daemon_stands_with_istio_cni(
-    monkeypatch: pytest.MonkeyPatch, answer: dict[str, object], status_: Status, detail: str
-) -> None:
-    monkeypatch.setattr(Client, "call", lambda _self, _command: answer)
-    (finding,) = status.zds_finding("node-a")
+def test_how_a_daemon_stands_with_istio_cni(answer: dict[str, object], status_: Status, detail: str) -> None:
+    (finding,) = status.zds_finding(answer)
     assert (finding.check, finding.status, finding.detail) == ("zds", status_, detail)
 
 
-def test_a_daemon_that_takes_no_pods_from_istio_cni_has_no_such_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Client, "call", lambda _self, _command: {"pods": 1})
-    assert list(status.zds_finding("node-a")) == []
+def test_a_daemon_that_takes_no_pods_from_istio_cni_has_no_such_row() -> None:
+    assert list(status.zds_finding({"pods": 1})) == []
 
 
-def test_a_daemon_that_does_not_answer_has_none_either() -> None:
-    assert list(status.zds_finding("no-such-node")) == []
+def test_a_daemon_that_does_not_answer_has_no_figures() -> None:
+    assert status.figures_of("no-such-node") == {}
+
+
+def test_pods_that_istio_cni_steers_need_no_pins(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site, "daemon", os.getpid)
+    monkeypatch.setattr(Client, "call", lambda _self, _command: {"steering": "external"})
+    rows = NodeLook(site, None, "nothing is pinned").node()
+    assert [(row["check"], row["status"]) for row in rows] == [("daemon", "ok"), ("steering", "ok")]

@@ -56,6 +56,7 @@ class Stage:
             self._worker(1, plane, self.other),
         ]
         steering: Any = SimpleNamespace(
+            is_external=False,
             attach_mode=Attach.BOTH,
             probes=ProbeChoice(ProbeMode.CGROUP, "it was given", Path("/sys/kubelet")),
         )

@@ -12,7 +12,7 @@ from tests.support import foreign
 from tests.support.netns import PREFIX, Namespace
 from zproxy.errors import SteeringError
 from zproxy.steering import cgroups
-from zproxy.steering.pod_cgroups import PodCgroup, Search, membership, pod_level, resolve
+from zproxy.steering.pod_cgroups import PodCgroup, Search, membership, of_uid, pod_level, resolve
 
 UID = "6f2c1e0a-90f1-4a34-9f6e-0b7b7d0c2d11"
 SYSTEMD_POD = f"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID.replace('-', '_')}.slice"
@@ -193,3 +193,31 @@ def test_a_real_process_in_a_real_pod_is_found(pod: Namespace, own: Path) -> Non
         assert search.by_processes() == PodCgroup(own, f"process {app.pid} is in it")
         assert search.of_process(os.getpid()).path is None
         app.communicate()
+
+
+IN_KIND = (
+    f"/docker/abc/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{UID.replace('-', '_')}.slice"
+)
+
+
+@pytest.mark.parametrize("path", [SYSTEMD_POD, IN_KUBELETS_TREE, IN_KIND, f"/kubepods/pod{UID}"])
+def test_kubelets_cgroup_of_a_pod_is_found_by_its_uid(tmp_path: Path, path: str) -> None:
+    machine = Machine(tmp_path)
+    machine.cgroup(SYSTEMD_POD.replace("6f2c", "7f2c"))
+    assert of_uid(UID, machine.root) is None
+    found = machine.cgroup(path)
+    machine.cgroup(f"{path}/container")
+    assert of_uid(UID, machine.root) == found
+
+
+@pytest.mark.parametrize("uid", ["", "7", "..", f"{UID}/..", "*" * 36])
+def test_what_is_no_uid_has_no_cgroup(tmp_path: Path, uid: str) -> None:
+    machine = Machine(tmp_path)
+    machine.cgroup(SYSTEMD_POD)
+    assert of_uid(uid, machine.root) is None
+
+
+def test_a_look_alike_outside_kubelets_tree_is_not_the_pods(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.cgroup(f"/user.slice/pod{UID}")
+    assert of_uid(UID, machine.root) is None
