@@ -1,6 +1,6 @@
 """The client of a container runtime: unary calls with a deadline, and its stream of events.
 
-Importing this module loads gRPC, some 16 MB and seven threads: the daemon does so only when it has something to ask.
+A channel of gRPC's costs some 16 MB and seven threads: the daemon makes it when it has something to ask.
 """
 
 from collections.abc import AsyncIterator, Callable
