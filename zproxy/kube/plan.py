@@ -44,11 +44,11 @@ def plan(
 ) -> Plan:
     """Return what to do about the `pods` of this node, of which `present` are enrolled, `ours` by us.
 
-    `present` tells whether somebody serves them. One that is steered to nobody and not wanted is let go.
+    `present` tells whether somebody serves them; one that is steered to nobody and not wanted is let go. One
+    without addresses is left to its birth: it comes up again when Kubernetes tells them. A pod that somebody
+    enrolled by hand, and whose annotation does not say that it is in the mesh, is left as it is.
 
     With `verify` all that are wanted are to be enrolled once more: that finds those with a new sandbox.
-    A pod that somebody enrolled by hand, and whose annotation does not say that it is in the mesh, is left as
-    it is.
     """
     made = Plan([], [], [], [])
     seen = set()
@@ -56,6 +56,8 @@ def plan(
         seen.add(pod.key)
         is_in = pod.key in present
         if membership(pod, namespace).is_wanted:
+            if not pod.ips:
+                continue
             if verify or not is_in or ours.get(pod.key) != Enrolled(pod.uid, dns_of(pod)):
                 made.enroll.append(pod)
             elif not pod.redirected:

@@ -57,6 +57,8 @@ class CurrentMesh:
         self.other: Callable[[], Reading] | None = None
         """A source beside the file, or instead of one: asked on the event loop, read in a thread. Of two
         records with one key the file's counts."""
+        self._kept: tuple[Stamp, Records] | None = None
+        """What the file said when it was good last, kept where another source changes more often."""
         self.behind: dict[str, str] = {}
         """Pods and workers that stumbled over the mesh that holds, and over what; tried again at the next."""
         prepare(mesh)
@@ -120,8 +122,23 @@ class CurrentMesh:
         readings = [] if self.other is None else [self.other()]
         if self._path is not None:
             self._stamp = stamp_of(self._path)
-            readings.append(partial(file.read, self._path))
+            readings.append(partial(file.read, self._path) if self.other is None else self._of_file)
         return readings
+
+    def _of_file(self, pause: Pause) -> Records:
+        """Return what the file says, read again if it is another; a bad one holds up no other source."""
+        assert self._path is not None
+        if self._kept is not None and self._kept[0] == self._stamp:
+            return self._kept[1]
+        try:
+            records = file.read(self._path, pause)
+        except ConfigError as error:
+            if self._kept is None:
+                raise
+            _log.error("what the file says stays as it was: %s", error)
+            records = self._kept[1]
+        self._kept = self._stamp, records
+        return records
 
     async def _reach(self, who: str, work: Awaitable[None]) -> None:
         """Let one have the new mesh; what goes wrong there is its own affair, unless its worker is lost."""

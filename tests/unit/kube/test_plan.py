@@ -61,6 +61,11 @@ def test_one_pod(
     assert names(plan([(pod(**more), namespace)], dict.fromkeys(present, True), ours)) == expected
 
 
+@pytest.mark.parametrize("present", [{}, {"demo/web": True}])
+def test_a_pod_without_addresses_is_left_to_its_birth(present: dict[str, bool]) -> None:
+    assert names(plan([(read_pod(kube_pod("demo/web")), AMBIENT)], present, {})) == {}
+
+
 def test_a_pod_that_is_steered_to_nobody_is_taken_up_or_let_go() -> None:
     assert names(plan([(pod(), AMBIENT)], {"demo/web": False}, {})) == {"enroll": WEB}
     assert names(plan([(pod(), PLAIN)], {"demo/web": False}, {})) == {"unenroll": WEB}

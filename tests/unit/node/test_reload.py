@@ -325,6 +325,41 @@ def test_another_source_stands_beside_the_file_whose_records_come_first(stage: S
     assert stage.mesh().by_pod("demo/server") == SERVER
 
 
+def test_a_bad_file_does_not_hold_up_another_source_and_is_read_once(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    others: list[Any] = []
+    stage.mesh.other = lambda: lambda _: Records(list(others))
+    stage.reload(yaml_of(CLIENT))
+    for text in ("workloads: [", "workloads: ["):
+        others.append(NEW)
+        stage.path.write_text(text)
+        asyncio.run(stage.mesh.reload(nobody, []))
+        asyncio.run(stage.mesh.reload(nobody, []))
+        assert {each.pod for each in stage.mesh().workloads} == {"demo/client", "demo/new"}
+    assert 1 <= caplog.text.count("what the file says stays as it was") <= 2
+    stage.reload(yaml_of(SERVER))
+    assert {each.pod for each in stage.mesh().workloads} == {"demo/server", "demo/new"}
+
+
+def test_a_file_that_is_as_it_was_is_not_read_for_every_change_of_another_source(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[Path] = []
+    read = file.read
+
+    def counted(path: Path, pause: Any) -> Records:
+        reads.append(path)
+        return read(path, pause)
+
+    monkeypatch.setattr(file, "read", counted)
+    stage.mesh.other = lambda: lambda _: Records()
+    stage.reload(yaml_of(CLIENT))
+    for _ in range(3):
+        asyncio.run(stage.mesh.reload(nobody, []))
+    assert reads == [stage.path]
+
+
 def test_without_a_file_another_source_is_the_mesh(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     current = CurrentMesh(None, mesh())
