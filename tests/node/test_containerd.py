@@ -93,6 +93,7 @@ def test_a_pod_that_ends_is_noticed_and_leaves_nothing(
     enrolled[1].remove()
     wait_for(lambda: not nodes.b.row("demo/server"), "it is forgotten")
     assert nodes.b.daemon.dump("zp_pods") == []
+    assert not nodes.b.daemon.lines("drift of demo/server"), "its end is no drift"
     anew = nodes.b.runtime.run_pod("demo/server")
     nodes.know((nodes.b, anew))
     assert not nodes.b.row("demo/server"), "a pod that is made anew is another"

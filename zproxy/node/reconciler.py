@@ -39,7 +39,8 @@ SHARE: Final = 0.05
 LONGEST_PAUSE_S: Final = 0.5
 DEAD_S: Final = 1.0
 """How long a namespace must have been out of reach: mounts and processes come and go in steps."""
-
+ENDING_S: Final = 3.0
+"""What a pod that loses its last address has left to end: runtimes take the network down before the rest."""
 CLAIMS_S: Final = 5.0
 """How old a look at all of zp_podip may be; what it names is asked for again one by one."""
 
@@ -61,6 +62,8 @@ class Reconciler:
         """Those that are looked at because it is time to."""
         self._credit: dict[int, tuple[float, float]] = {}
         """Cookie → when it was last looked at because of a notice, and how many looks it had left then."""
+        self._bare: set[int] = set()
+        """Cookies of pods that had no address when they were looked at, for the first time."""
         self._wake = asyncio.Event()
         self._claims: tuple[float, dict[int, list[str]]] = (-CLAIMS_S, {})
         manager.on_change = self.look
@@ -92,6 +95,7 @@ class Reconciler:
         for pod in tuple(self._manager.pods.values()):
             self._due[pod.cookie] = None
         self._watches.keep({pod.cookie for pod in self._manager.pods.values()})
+        self._bare &= {pod.cookie for pod in self._manager.pods.values()}
         self._credit = {cookie: left for cookie, left in self._credit.items() if cookie in self._watches}
         await self._look_at_asked()
 
@@ -138,6 +142,8 @@ class Reconciler:
         try:
             await pod.straw.use(await in_thread(lambda: resolv_conf.read(pod.netns, pod.pid)))
             found, facts = await self._findings(pod)
+            if self._seems_to_end(pod.cookie, facts):
+                return
             if found:
                 done = await self._mend(pod, found, facts)
                 left, _ = await self._findings(pod)
@@ -148,6 +154,15 @@ class Reconciler:
             self.log.failed(pod.name, error)
         finally:
             self._watches.rearm(pod.cookie)
+
+    def _seems_to_end(self, cookie: int, facts: PodFacts) -> bool:
+        """A pod without any address is being taken down, as a rule: look again before anything is said."""
+        if facts.network.ips or cookie in self._bare:
+            self._bare.discard(cookie)
+            return False
+        self._bare.add(cookie)
+        asyncio.get_running_loop().call_later(ENDING_S, self.look, cookie)
+        return True
 
     async def _findings(self, pod: Pod) -> tuple[list[Finding], PodFacts]:
         inspector = self._steering.inspector

@@ -75,6 +75,16 @@ def test_where_all_is_as_wanted_nothing_is_done(
     assert (state_of(client), node.steering.calls, made.log.looks) == (state, calls, 3)
 
 
+def test_a_pod_that_loses_its_addresses_may_be_ending_and_is_looked_at_again_first(
+    node: Bench, client: Namespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    ip("-n", client.name, "addr", "flush", "dev", client.interface)
+    sweep(node)
+    assert caplog.text == ""
+    sweep(node, 2)
+    assert "drift of demo/client, NOT repaired: addresses missing" in caplog.text
+
+
 def test_what_is_gone_is_back_after_one_sweep(
     node: Bench, client: Namespace, caplog: pytest.LogCaptureFixture
 ) -> None:
