@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
 /* Outbound, at the pod's interfaces: UDP that leaves in the clear is recorded, or dropped where the pod's
- * policy says so, and TCP that begins without having been steered is dropped.
+ * policy says so, and TCP that begins without having been steered is dropped. So is what is for an alias.
  *
  * What is for the pod itself travels over lo and is not seen. What the proxy sends passes by its sockets'
  * storage. Nearly every packet is TCP of a connection that stands: it is let go after one look at its header,
@@ -13,6 +13,7 @@
  */
 #include "lib/abi.h"
 #include "lib/addr.h"
+#include "lib/dns.h"
 #include "lib/heart.h"
 #include "lib/maps.h"
 #include "lib/packet.h"
@@ -280,6 +281,15 @@ static __always_inline int zp_judge_udp(struct __sk_buff *skb, struct zp_packet 
 	return is_blocked ? ZP_TC_SHOT : ZP_TC_NEXT;
 }
 
+/* An alias is local to its pod. What goes out to one is a query whose route was taken away, or of a socket
+ * from before the pod's DNS was left alone: it would reach nobody, and tell everybody on its way.
+ */
+static __always_inline int zp_block_alias(struct __sk_buff *skb)
+{
+	zp_count_many(ZP_ALIAS_BLOCKED, zp_packets(skb));
+	return ZP_TC_SHOT;
+}
+
 int zp_egress(struct __sk_buff *skb)
 {
 	struct zp_packet packet = {};
@@ -288,7 +298,11 @@ int zp_egress(struct __sk_buff *skb)
 	if (zp_is_under_way(skb))
 		return ZP_TC_NEXT;
 	kind = zp_parse(skb, &packet, ZP_UDP);
-	if (kind == ZP_IS_OTHER || zp_is_the_proxys(skb))
+	if (kind == ZP_IS_OTHER)
+		return ZP_TC_NEXT;
+	if (zp_is_alias(packet.flow.dst_ip))
+		return zp_block_alias(skb);
+	if (zp_is_the_proxys(skb))
 		return ZP_TC_NEXT;
 	if (kind == ZP_IS_TCP)
 		return zp_judge_tcp(skb, &packet);

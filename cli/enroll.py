@@ -1,7 +1,8 @@
 """`zproxy enroll POD`: take a pod into the mesh."""
 
 import click
-from zproxy_cli.output import Column, output_option, print_rows
+from zproxy_cli.completion import candidates
+from zproxy_cli.output import Column, note, output_option, print_rows
 from zproxy_cli.session import Session, node_option, pass_session
 
 from zproxy.model.pod import UdpPolicy
@@ -25,11 +26,15 @@ COLUMNS = (
 
 
 @click.command(name="enroll")
-@click.argument("pod", metavar="POD")
+@click.argument("pod", metavar="POD", required=False, shell_complete=candidates)
 @click.option(
-    "--netns", metavar="NAME|PATH", help="The pod's network namespace; default: named NAMESPACE-NAME."
+    "--netns",
+    metavar="NAME|PATH",
+    help="The pod's network namespace; default: the container runtime says, else named NAMESPACE-NAME.",
 )
 @click.option("--pid", type=click.IntRange(min=1), help="A process inside the pod, instead of --netns.")
+@click.option("--pod-uid", metavar="UID", help="The pod's uid, where the runtime has several of one name.")
+@click.option("--container", metavar="ID", help="A container of the pod; then POD may be left out.")
 @click.option(
     "--cgroup",
     metavar="PATH",
@@ -53,20 +58,25 @@ COLUMNS = (
 def command(  # noqa: PLR0913 - one parameter for each option
     session: Session,
     /,
-    pod: str,
+    pod: str | None,
     netns: str | None,
     pid: int | None,
     service_account: str | None,
     output: str,
     *,
     cgroup: str | None,
+    pod_uid: str | None,
+    container: str | None,
     **options: bool | str | None,
 ) -> None:
     """Take POD (NAMESPACE/NAME) into the mesh: listeners inside it, its TCP steered to them.
 
+    Where it is the container runtime knows; a namespace of your own is named by --netns or --pid.
     Running connections are left alone; doing it again changes nothing but the options that are given.
     """
     chosen = {name: value for name, value in options.items() if value is not None}
+    if pod is None and pod_uid is None and container is None:
+        raise click.UsageError("Missing argument 'POD': NAMESPACE/NAME; or give --container or --pod-uid.")
     client = session.client_for(pod)
     row = client.call(
         "enroll",
@@ -76,5 +86,9 @@ def command(  # noqa: PLR0913 - one parameter for each option
         service_account=service_account,
         options=chosen,
         cgroup=cgroup,
+        pod_uid=pod_uid,
+        container=container,
     )
     print_rows([row], COLUMNS, output)
+    for warning in row.get("warnings", ()):
+        note(f"Warning: {warning}.")

@@ -28,6 +28,7 @@ NOUNS: Final = {
     "connections": "List connections, open and ended.",
     "why": "Explain what becomes of a connection.",
     "tunnels": "List HBONE tunnels and their streams.",
+    "cni": "Enrol pods at their birth, by a CNI plugin.",
     "udp": "List UDP that leaves pods in the clear.",
     "metrics": "Print counters as OpenMetrics text.",
     "bpf": "Look at BPF maps, in bpftool's own words.",

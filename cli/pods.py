@@ -21,6 +21,7 @@ COLUMNS = (
     Column("ATTACH", "attach", is_wide=True),
     Column("CGROUP", "cgroup", is_wide=True),
     Column("CGROUP-WHY", "cgroup_why", is_wide=True),
+    Column("SANDBOX", "sandbox", is_wide=True),
     Column("WORKER", "worker", is_wide=True),
     Column("PID", "pid", is_wide=True),
     Column("SINCE", "since", is_wide=True),
@@ -28,9 +29,18 @@ COLUMNS = (
 
 
 @click.command(name="pods")
+@click.option("--all", "is_all", is_flag=True, help="List the container runtime's other pods as well.")
 @output_option
 @node_option
 @pass_session
-def command(session: Session, output: str) -> None:
-    """List enrolled pods, and those that are refused until somebody mends the reason."""
+def command(session: Session, output: str, *, is_all: bool) -> None:
+    """List enrolled pods, and those that are refused until somebody mends the reason.
+
+    With --all also those that are not enrolled: ready to be, ended, unfit, or unknown to the mesh.
+    """
+    if is_all:
+        print_listing(
+            session, "candidates", COLUMNS, output, "Neither zproxy nor a container runtime has pods."
+        )
+        return
     print_listing(session, "pods", COLUMNS, output, "No pods are enrolled; `zproxy enroll POD` takes one in.")

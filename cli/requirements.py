@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from zproxy.steering.probe import CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN, Facts
+from zproxy.model.capabilities import NEEDED, missing
+from zproxy.steering.probe import Facts
 
 OK: Final = "ok"
 NOTE: Final = "note"
@@ -22,12 +23,6 @@ FEW_FILES: Final = 65_536
 """Below this the number of connections is bounded by descriptors: two for each, and some for each pod."""
 FEW_PORTS: Final = 10_000
 """Below this a busy pod may run out; Linux gives 28232."""
-_CAPABILITIES: Final = {
-    "CAP_SYS_ADMIN": CAP_SYS_ADMIN,
-    "CAP_NET_ADMIN": CAP_NET_ADMIN,
-    "CAP_BPF": CAP_BPF,
-    "CAP_NET_RAW": CAP_NET_RAW,
-}
 _PACKAGES: Final = {
     "bpftool": "bpftool",
     "ip": "iproute2",
@@ -95,12 +90,11 @@ def tcx(facts: Facts) -> Check:
 
 def capabilities(facts: Facts) -> Check:
     """Root, or what of root is used."""
-    missing = [name for name, bit in _CAPABILITIES.items() if not facts.capabilities >> bit & 1]
-    if not missing:
-        return Check("capabilities", OK, ", ".join(_CAPABILITIES))
-    return Check(
-        "capabilities", FAILED, f"{', '.join(missing)} missing", "run as root, for instance with sudo"
-    )
+    lacking = missing(facts.capabilities)
+    if not lacking:
+        return Check("capabilities", OK, ", ".join(each.name for each in NEEDED))
+    detail = "; ".join(f"{each.name} is missing: it is needed to {each.purpose}" for each in lacking)
+    return Check("capabilities", FAILED, detail, "run as root, for instance with sudo")
 
 
 def bpf(facts: Facts) -> Check:

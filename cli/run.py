@@ -39,10 +39,20 @@ def _read_by(reader: Callable[[str], str]) -> Callable[[click.Context, click.Par
 @click.option(
     "--config",
     "config",
-    required=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The mesh, in ztunnel's LOCAL_XDS shape (YAML).",
+    help="The mesh, in ztunnel's LOCAL_XDS shape (YAML). With --kubernetes it may be left out.",
+)
+@click.option(
+    "--kubernetes",
+    is_flag=True,
+    help="Take the mesh from the cluster that this node is in, and enrol the pods whose labels say so.",
+)
+@click.option(
+    "--kubeconfig",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="How to reach the API server; without it, with what every pod of a cluster is given.",
 )
 @click.option(
     "--ca-dir",
@@ -147,6 +157,12 @@ def _read_by(reader: Callable[[str], str]) -> Callable[[click.Context, click.Par
     help="Where the connect programs hang: the cgroup root, each pod's own cgroup, or both.",
 )
 @click.option(
+    "--cgroup-root",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="The node's root cgroup, where the node is itself a container, as in kind. Default: the machine's.",
+)
+@click.option(
     "--probe-mode",
     type=click.Choice([mode.value for mode in ProbeMode]),
     help="How probes are known, which reach pods in the clear: by kubelet's cgroup (the default where it is "
@@ -192,12 +208,19 @@ def _read_by(reader: Callable[[str], str]) -> Callable[[click.Context, click.Par
     metavar="NAME",
     help="Of pods that are handed over before the mesh knows them.",
 )
+@click.option(
+    "--cri-endpoint",
+    metavar="PATH|none",
+    help="The container runtime's socket; default: containerd's, CRI-O's or k3s's, where there is one.",
+)
 @pass_session
 def command(  # noqa: PLR0913 - one parameter for each option
     session: Session,
     *,
     node: str | None,
-    config: Path,
+    config: Path | None,
+    kubernetes: bool,
+    kubeconfig: Path | None,
     ca_dir: Path,
     workers: int,
     idle_timeout: int,
@@ -212,6 +235,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
     cluster_domain: str,
     preferred_service_namespace: str,
     attach: str,
+    cgroup_root: Path | None,
     probe_mode: str | None,
     kubelet_cgroup: str | None,
     node_ips: tuple[str, ...],
@@ -219,6 +243,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
     zds: str,
     steering: str,
     trust_domain: str,
+    cri_endpoint: str | None,
 ) -> None:
     """Run the daemon of a node until SIGTERM; logs go to stdout.
 
@@ -231,6 +256,10 @@ def command(  # noqa: PLR0913 - one parameter for each option
         raise ConfigError("which node is this? give --node NAME, as in the `node:` of its workloads")
     if steering == "external" and not zds:
         raise ConfigError("--steering external is for pods that istio-cni hands over: give --zds, too")
+    if config is None and not kubernetes:
+        raise click.UsageError("where is the mesh from? give --config FILE, or --kubernetes")
+    if kubeconfig is not None and not kubernetes:
+        raise click.UsageError("--kubeconfig says how to reach Kubernetes; give --kubernetes as well")
     from zproxy.app import Options, run
 
     options = Options(
@@ -258,5 +287,9 @@ def command(  # noqa: PLR0913 - one parameter for each option
         zds=zds,
         is_external=steering == "external",
         trust_domain=trust_domain,
+        cri_endpoint=cri_endpoint,
+        kubernetes=kubernetes,
+        kubeconfig=kubeconfig,
+        cgroup_root=cgroup_root,
     )
     run(options)

@@ -36,11 +36,14 @@ class Session:
             )
         return [Client(node) for node in nodes]
 
-    def client_for(self, pod: str) -> "Client":
-        """Return the client of the daemon on whose node the mesh says that `pod` is."""
+    def client_for(self, pod: str | None) -> "Client":
+        """Return the client of the daemon on whose node the mesh has `pod`; None means the only daemon."""
         clients = self.clients()
         if len(clients) == 1:
             return clients[0]
+        if pod is None:
+            names = ", ".join(client.node for client in clients)
+            raise ConfigError(f"several daemons run here ({names}): name the pod, or choose one with --node")
         for client in clients:
             for row in client.call("workloads"):
                 if f"{row['namespace']}/{row['name']}" == pod and row["node"] == client.node:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import click
+from zproxy_cli.completion import enrolled
 from zproxy_cli.output import Column, output_option, print_rows
 from zproxy_cli.session import Session, node_option, pass_session
 
@@ -21,7 +22,7 @@ STEPS = (
 
 
 @click.command(name="unenroll")
-@click.argument("pod", metavar="POD")
+@click.argument("pod", metavar="POD", shell_complete=enrolled)
 @click.option("--force", is_flag=True, help="Where no daemon lives: take it out from pins and records alone.")
 @output_option
 @node_option

@@ -2,11 +2,15 @@
 
 import os
 import re
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import closing
 from fnmatch import fnmatchcase
 
 import pytest
 
-from tests.bench import ambient, facts, paths, proc, report, state, state_mesh
+from tests.bench import ambient, dns, dns_load, facts, paths, proc, report, state, state_mesh
 from tests.bench.cells import (
     CONTENDERS,
     HIGHER,
@@ -21,6 +25,7 @@ from tests.bench.cells import (
     contenders_of,
     matches,
 )
+from tests.bench.dns_load import Asker, Window
 from tests.bench.facts import Fact
 from tests.bench.gates import AIM, GATES, MISS, PASS, Gate, verdicts
 from tests.bench.load import LoadError, window
@@ -362,3 +367,83 @@ def test_the_mesh_that_is_measured_has_what_the_lookups_ask_for() -> None:
         assert around == ([service] if number % state_mesh.PER_RANGE == 0 else [])
     assert {cidr.length for each in made.services for cidr in each.cidr_vips} == set(state_mesh.LENGTHS)
     assert all(known.policy(key) for each in made.workloads for key in each.authorization_policies)
+
+
+QUERY = bytes(2) + b"\1\0\0\1\0\0\0\0\0\0\1a\4test\0\0\1\0\1"
+
+
+@pytest.mark.parametrize("width", [1, 32])
+def test_a_resolver_is_asked_as_often_as_it_answers(width: int) -> None:
+    with (
+        closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as server,
+        closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as client,
+    ):
+        server.bind(("127.0.0.1", 0))
+        client.settimeout(5)
+        client.connect(server.getsockname())
+        with dns_load.resolver(server):
+            found = Asker(client, QUERY, width).ask(0.05)
+    assert found.rate > 100
+    assert 0 < found.p50 <= found.p99
+
+
+def test_queries_on_a_stream_are_told_apart() -> None:
+    near, far = socket.socketpair()
+
+    def serve() -> None:
+        with far, far.makefile("rb") as stream:
+            while head := stream.read(2):
+                query = stream.read(int.from_bytes(head, "big"))
+                reply = query[:2] + b"\x80\0\0\1\0\1" + query[8:]
+                far.sendall(len(reply).to_bytes(2, "big") + reply)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with near:
+        near.settimeout(5)
+        assert Asker(near, QUERY, 8).ask(0.02).rate > 100
+    thread.join()
+
+
+def silence(_: bytes) -> bytes:
+    return b""
+
+
+def refusal(query: bytes) -> bytes:
+    return query[:2] + b"\x80\5" + query[4:]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"), [(silence, "a query was never answered"), (refusal, "answered with rcode 5")]
+)
+def test_a_query_that_is_not_answered_breaks_the_run(answer: Callable[[bytes], bytes], error: str) -> None:
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+    def serve() -> None:
+        reply = answer(far.recv(512))
+        if reply:
+            far.send(reply)
+
+    with near, far:
+        near.settimeout(0.2)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(LoadError, match=error):
+            Asker(near, QUERY, 1).ask(1)
+        thread.join()
+
+
+def test_dns_is_compared_with_the_resolver_itself_at_the_same_width() -> None:
+    rates = {each: float(number) for number, each in enumerate(dns.KINDS, start=1)}
+    seen = {
+        (kind, width): [(Window(rate * width * part, 1, 2), 3.0) for part in (1, 100, 2)]
+        for kind, rate in rates.items()
+        for width in dns.WIDTHS
+    }
+    lines = dns.lines(seen)
+    assert [(line.width, line.rate) for line in lines[:4]] == [(1, 2), (32, 64), (1, 4), (32, 128)]
+    assert [line.ratio for line in lines] == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert [line.cpu for line in lines[:3]] == [None, None, 3]
+    head, direct, *_ = dns.table(lines)
+    assert len(head) == len(direct)
+    assert direct[-2:] == ["-", "1.00"]

@@ -34,13 +34,24 @@ from zproxy.net.poller import Flushable, Pollable
 from zproxy.net.sockets import SocketFactory
 from zproxy.net.tasks import every, spawn
 from zproxy.net.worker import Ticking, Worker
+from zproxy.node import surroundings
+from zproxy.node.births import Births
 from zproxy.node.control import ControlServer
 from zproxy.node.heartbeat import Heartbeat
 from zproxy.node.manager import Manager
 from zproxy.node.pressure import Pressure
-from zproxy.node.process import calm_collector, name_process, only_daemon, raise_file_limit
+from zproxy.node.process import (
+    calm_collector,
+    name_process,
+    note_cgroup_root,
+    only_daemon,
+    raise_file_limit,
+    require_capabilities,
+)
 from zproxy.node.reconciler import PERIOD_S, Reconciler
 from zproxy.node.reload import CurrentMesh, stamp_of
+from zproxy.node.runtime import Asks, RuntimePods
+from zproxy.node.runtime_watch import RuntimeWatch
 from zproxy.node.steering_metrics import steering_families
 from zproxy.node.views import Views
 from zproxy.node.why import Why
@@ -54,15 +65,19 @@ from zproxy.proxy.context import PodContext
 from zproxy.proxy.straw import Straw
 from zproxy.sources import file
 from zproxy.state.policy import authorize
+from zproxy.state.store import EMPTY
 from zproxy.steering.steering import Steering
 from zproxy.wire.tls import TlsEngine, choose_engine
 
 if TYPE_CHECKING:
+    from zproxy.kube.follow import Following
     from zproxy.zds.client import ZdsClient
 
 DRAIN_S: Final = 5.0
 """After SIGTERM, how long open connections may go on: ztunnel's CONNECTION_TERMINATION_DEADLINE."""
 RENEW_S: Final = 60.0
+FIRST_MESH_S: Final = 10.0
+"""How long a start waits for Kubernetes; pods are served by nobody meanwhile."""
 
 _log = logging.getLogger("zproxy")
 
@@ -72,7 +87,8 @@ class Options:
     """What `zproxy run` was asked for."""
 
     node: str
-    config: Path
+    config: Path | None
+    """The mesh file; None leaves the mesh to Kubernetes."""
     ca_directory: Path
     workers: int = 1
     verbose: bool = False
@@ -88,6 +104,13 @@ class Options:
     """Whether istio-cni steers the pods, and not our eBPF."""
     trust_domain: str = TRUST_DOMAIN
     """Of pods that are handed over before the mesh knows them."""
+    cri_endpoint: str | None = None
+    """Of the container runtime; None is looked for, `none` is none."""
+    kubernetes: bool = False
+    """Whether Kubernetes is a source of the mesh, and labels there enrol pods."""
+    kubeconfig: Path | None = None
+    """How its API server is reached; None is the way of every pod in a cluster."""
+    cgroup_root: Path | None = None
 
 
 def run(options: Options) -> None:
@@ -96,11 +119,14 @@ def run(options: Options) -> None:
         raise RequirementError(
             "zproxy run needs root (it enters namespaces and loads eBPF); run it with sudo"
         )
-    stamp = stamp_of(options.config)
-    mesh = CurrentMesh(options.config, file.load(options.config), stamp)
+    require_capabilities()
+    stamp = None if options.config is None else stamp_of(options.config)
+    mesh = CurrentMesh(options.config, file.load(options.config) if options.config else EMPTY, stamp)
     name_process()
     raise_file_limit()
+    surroundings.settle()
     with only_daemon(options.node), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        note_cgroup_root(options.node, options.cgroup_root)
         runner.run(_serve(options, mesh))
 
 
@@ -156,7 +182,10 @@ class Daemon:
         self._node = options.node
         self._tasks: list[asyncio.Task[Any]] = []
         self._settings = options.settings
+        self._following = self._follow(options) if options.kubernetes else None
         self._reconciler = Reconciler(self._manager, self._steering, options.reconcile_s)
+        self._runtime = RuntimePods(self._manager, _connect, options.cri_endpoint)
+        self._runtime_watch = RuntimeWatch(self._runtime, self._manager, self._reconciler.collect)
         reads: list[Read] = [
             *(worker.metrics for worker in self._workers),
             partial(steering_families, options.node),
@@ -174,9 +203,14 @@ class Daemon:
         for driver in self._drivers:
             driver.start()
         self._tasks.append(spawn(every(RENEW_S, self._certificates.renew_due), "renew-certificates"))
+        self._tasks.append(spawn(self._reload_meshes(), "reload-mesh"))
+        if self._following is not None:
+            await self._following.open()
+            self._tasks.append(spawn(self._following.run(), "kubernetes"))
+            if not await self._following.first(FIRST_MESH_S):
+                _log.warning("Kubernetes is not heard yet; pods that were enrolled are refused until it is")
         await self._manager.restore()
         self._tasks.append(spawn(self._heartbeat.run(), "heartbeat"))
-        self._tasks.append(spawn(self._reload_meshes(), "reload-mesh"))
         self._tasks.append(spawn(self._mesh.watch(self._is_mesh_old), "watch-mesh"))
         self._tasks.append(spawn(self._pressure.watch(self._node), "watch-pressure"))
         views = Views(
@@ -191,10 +225,12 @@ class Daemon:
         why = Why(self._workers, self._manager, self._mesh, self._settings, decide)
         if self._zds is not None:
             views.features["zds"] = self._zds.status
-        commands = views.commands() | {
+        commands = views.commands() | Births(self._manager).commands()
+        commands |= {
             "why": why.why,
             "why_connection": why.why_connection,
-            "enroll": self._manager.enroll,
+            "enroll": self._runtime.enroll,
+            "candidates": self._runtime.candidates,
             "unenroll": self._manager.unenroll,
             "metrics": self._metrics.text,
             "stop": self._stop.set,
@@ -206,6 +242,7 @@ class Daemon:
             self._tasks.append(self._reconciling)
         if self._zds is not None:
             self._tasks.append(spawn(self._zds.run(), "zds"))
+        self._tasks.append(spawn(self._runtime_watch.run(), "watch-runtime"))
 
     async def stopped(self) -> None:
         """Wait until the daemon is to end; raise WorkerFailed when that is because a worker did."""
@@ -229,6 +266,7 @@ class Daemon:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._runtime.close()
         for driver in self._drivers:
             await driver.stop()
         await self._manager.close()
@@ -242,6 +280,17 @@ class Daemon:
             while await self._is_mesh_old.wait():
                 self._is_mesh_old.clear()
                 await self._mesh.reload(self._manager.straws, self._workers)
+                if self._following is not None:
+                    self._following.taken()
+
+    def _follow(self, options: Options) -> "Following":
+        """Have Kubernetes as a source of the mesh, and of what is to be enrolled."""
+        from zproxy.kube.follow import follow
+
+        node, domain = options.node, options.settings.cluster_domain
+        following = follow(options.kubeconfig, node, domain, self._manager, self._is_mesh_old.set)
+        self._mesh.other = following.reading
+        return following
 
     def _make_zds(self, options: Options) -> "ZdsClient":
         from zproxy.node.handed import HandedPods
@@ -304,12 +353,21 @@ class Daemon:
         self._stop.set()
 
 
+def _connect(path: Path) -> Asks:
+    """Make the client of a container runtime: gRPC is loaded where there is one to ask."""
+    from zproxy.cri.client import RuntimeClient
+
+    return RuntimeClient(path)
+
+
 def _steering(options: Options) -> Steering:
     if options.is_external:
         from zproxy.steering.external import External
 
         return External.open_for(options.node)
-    return Steering.open(options.node, attach=options.attach, probes=options.probes)
+    return Steering.open(
+        options.node, cgroup_root=options.cgroup_root, attach=options.attach, probes=options.probes
+    )
 
 
 def _crashed(item: Pollable | Flushable | Waiter | Ticking, error: Exception) -> None:

@@ -20,6 +20,8 @@ RUN_ROOT: Final = Path("/run/zproxy")
 """RUN_ROOT/<node>/ holds the control socket, the lock and the record of enrolled pods."""
 ZDS_SOCKET: Final = "/var/run/ztunnel/ztunnel.sock"
 """Where istio-cni listens for who serves the node's pods."""
+CGROUP_ROOT: Final = "cgroup-root"
+"""The file in RUN_ROOT/<node>/ that holds --cgroup-root, where it was given."""
 STATE_ROOT: Final = Path("/var/lib/zproxy")
 """STATE_ROOT/ca holds the embedded CA."""
 

@@ -41,6 +41,22 @@ class EnrollError(ZproxyError):
     reason = "ENROLL"
 
 
+class RuntimeFailed(ZproxyError):
+    """The container runtime cannot be asked, or has not what it was asked for."""
+
+    reason = "RUNTIME"
+
+
+class EventsUnsupported(RuntimeFailed):
+    """The container runtime has no stream of events: containerd before 1.7, CRI-O before 1.26."""
+
+
+class NoDaemon(ZproxyError):
+    """The node's daemon is not there, or does not answer in time; in a moment it may."""
+
+    reason = "DAEMON"
+
+
 class IdentityError(ZproxyError):
     """A certificate could not be issued, read or trusted."""
 

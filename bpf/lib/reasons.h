@@ -36,7 +36,8 @@ enum zp_reason {
 	ZP_FAIL_OPEN_IN = 27,  /* inbound, likewise */
 	ZP_PORTS_SCARCE = 28,  /* a connect() with more than nine tenths of the pod's source ports in use */
 	ZP_BEGUN_BEFORE = 29,  /* a TCP SYN in the clear, of a connect() from before enrolment */
-	ZP_REASONS = 30,
+	ZP_ALIAS_BLOCKED = 30, /* packets to a resolver's alias that were not let out: it is not local now */
+	ZP_REASONS = 31,
 };
 
 #endif

@@ -8,7 +8,7 @@
 #ifndef ZP_TYPES_H
 #define ZP_TYPES_H
 
-#define ZP_LAYOUT 3
+#define ZP_LAYOUT 4
 
 #define ZP_POD_IP4	 (1u << 0) /* ip4 is set */
 #define ZP_POD_IP6	 (1u << 1) /* ip6 is set */

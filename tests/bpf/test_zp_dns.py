@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.support import wire
 from tests.support.dns import EchoDns
 from tests.support.netns import PREFIX, Namespace
 from tests.support.straw import Arrival, Straw
+from tests.support.wire import capture
 from zproxy.model.addr import Endpoint, canonical_ip
 from zproxy.model.pod import PodOptions
 from zproxy.node.routes import PodNetwork
@@ -98,6 +100,61 @@ def test_a_connected_socket_has_the_resolver_as_its_peer(dns: Dns, resolver: str
         answer, source = app.recvfrom(100)
         assert (answer, source[:2]) == (b"QUERY", (resolver, 53))
         assert canonical_ip(app.getsockname()[0]) in dns.pod.ips
+
+
+@pytest.mark.parametrize("resolver", [ONE4, ONE6, MAPPED])
+@pytest.mark.parametrize("is_connected", [True, False], ids=["connected", "unconnected"])
+def test_a_query_whose_way_to_the_straw_is_gone_does_not_leave_the_pod(
+    dns: Dns, peer: Namespace, resolver: str, *, is_connected: bool
+) -> None:
+    network, before = PodNetwork(dns.pod.netns), dns.count("alias_blocked")
+    with capture(peer) as seen, udp(dns.pod, family(resolver)) as app:
+        if is_connected:
+            app.connect((resolver, 53))
+        network.release_dns()
+        for _ in range(2):
+            app.send(b"query") if is_connected else app.sendto(b"query", (resolver, 53))
+        assert seen.until_now(dns.pod) == []
+        assert dns.count("alias_blocked") == before + 2
+        network.capture_dns(dns.pod.ips, dns.pod.interface)
+        if is_connected and resolver == ONE6:  # IPv6 keeps a way for a socket while that route stands
+            app.connect((resolver, 53))
+        app.send(b"again") if is_connected else app.sendto(b"again", (resolver, 53))
+        assert dns.server.answer().data == b"again"
+        assert app.recvfrom(100)[1][:2] == (resolver, 53)
+
+
+@pytest.mark.parametrize("resolver", [ONE4, ONE6])
+def test_a_socket_from_before_its_dns_was_left_alone_tells_nobody_outside(
+    dns: Dns, peer: Namespace, resolver: str
+) -> None:
+    with capture(peer) as seen, udp(dns.pod, family(resolver)) as app:
+        app.connect((resolver, 53))
+        dns.steering.choose(dns.pod.netns.cookie(), PodOptions(dns=False))
+        PodNetwork(dns.pod.netns).release_dns()
+        before = dns.count("alias_blocked")
+        app.send(b"query")
+        assert seen.until_now(dns.pod) == []
+        assert dns.count("alias_blocked") == before + 1
+        app.connect((resolver, 53))
+        app.send(b"again")
+        assert [packet.dst for packet in seen.until_now(dns.pod)] == [resolver]
+
+
+@pytest.mark.parametrize("address", ["240.15.53.9", "fd16:9254:7127:1553::9"])
+def test_nothing_at_all_leaves_for_an_alias(dns: Dns, peer: Namespace, address: str) -> None:
+    """Not of the proxy itself, and not to another port."""
+    PodNetwork(dns.pod.netns).release_dns()
+    before = dns.count("alias_blocked")
+    packet = wire.ip6 if ":" in address else wire.ip4
+    own = dns.pod.ip6 if ":" in address else dns.pod.ip4
+    with capture(peer) as seen, udp(dns.pod, family(address)) as proxys:
+        dns.steering.exempt(proxys.fileno())
+        proxys.sendto(b"query", (address, 53))
+        wire.send_raw(dns.pod, packet(own, address, wire.UDP, wire.udp(40000, 4433, b"hello")))
+        wire.send_raw(dns.pod, packet(own, address, wire.TCP, wire.tcp(40001, 8080, wire.SYN)))
+        assert seen.until_now(dns.pod) == []
+    assert dns.count("alias_blocked") == before + 3
 
 
 def test_two_resolvers_on_one_socket_are_told_apart(dns: Dns) -> None:

@@ -24,6 +24,8 @@ def asked(pod: str, **given: object) -> dict[str, object]:
         "service_account": None,
         "options": {},
         "cgroup": None,
+        "pod_uid": None,
+        "container": None,
     }
     return {"pod": pod} | nothing | given
 
@@ -36,6 +38,8 @@ def asked(pod: str, **given: object) -> dict[str, object]:
         (("--dns", "--udp", "block"), {"options": {"dns": True, "udp": "block"}}),
         (("--no-dns", "--fail-open"), {"options": {"dns": False, "fail_open": True}}),
         (("--cgroup", "/kubepods/pod1"), {"cgroup": "/kubepods/pod1"}),
+        (("--pod-uid", "8d1f"), {"pod_uid": "8d1f"}),
+        (("--container", "c0ffee"), {"container": "c0ffee"}),
         (("--pid", "42", "--service-account", "other"), {"pid": 42, "service_account": "other"}),
     ],
 )
@@ -77,6 +81,28 @@ def test_why_enrolment_failed_is_passed_on(start: StartDaemons, zp: Zp) -> None:
     result = zp("enroll", "demo/client")
     assert result.exit_code == 1
     assert result.stderr == "Error: no namespace demo-client in /run/netns; give --netns or --pid\n"
+
+
+def test_a_container_names_its_pod_by_itself(start: StartDaemons, zp: Zp) -> None:
+    daemons = start(node_a={"enroll": ROW})
+    assert "demo/client" in zp("enroll", "--container", "c0ffee").stdout
+    assert daemons.calls[0].arguments["pod"] is None
+
+
+def test_without_a_pod_one_of_several_daemons_has_to_be_chosen(start: StartDaemons, zp: Zp) -> None:
+    daemons = start(node_a={"enroll": ROW}, node_b={"enroll": ROW})
+    result = zp("enroll", "--container", "c0ffee")
+    assert result.exit_code == 1
+    assert "node-a, node-b" in result.stderr
+    assert zp("--node", "node-b", "enroll", "--container", "c0ffee").exit_code == 0
+    assert [call.node for call in daemons.calls] == ["node-b"]
+
+
+def test_what_the_daemon_warns_of_is_no_result(start: StartDaemons, zp: Zp) -> None:
+    start(node_a={"enroll": ROW | {"warnings": ["it has the default identity"]}})
+    result = zp("enroll", "demo/client")
+    assert result.stderr == "Warning: it has the default identity.\n"
+    assert "default identity" not in result.stdout
 
 
 @pytest.mark.parametrize("words", [(), ("demo/client", "--pid", "0"), ("demo/client", "--pid", "x")])

@@ -23,6 +23,7 @@ POD = {
     "attach": "both",
     "cgroup": "/sys/fs/cgroup/kubepods/pod1",
     "cgroup_why": "given",
+    "sandbox": "5a9dc0",
     "worker": 1,
     "pid": 42,
     "since": "2026-01-01T00:00:00Z",
@@ -41,7 +42,7 @@ def test_wide_shows_namespace_and_listeners(start: StartDaemons, zp: Callable[..
     header, row = zp("pods", "-o", "wide").stdout.splitlines()
     assert header.split()[7:] == [
         *("NETNS", "LISTENERS", "DNS", "UDP", "FAIL-OPEN"),
-        *("ATTACH", "CGROUP", "CGROUP-WHY", "WORKER", "PID", "SINCE"),
+        *("ATTACH", "CGROUP", "CGROUP-WHY", "SANDBOX", "WORKER", "PID", "SINCE"),
     ]
     assert row.split()[7:] == [
         "path=/run/netns/demo-client,inode=7",
@@ -52,10 +53,20 @@ def test_wide_shows_namespace_and_listeners(start: StartDaemons, zp: Callable[..
         "both",
         "/sys/fs/cgroup/kubepods/pod1",
         "given",
+        "5a9dc0",
         "1",
         "42",
         "2026-01-01T00:00:00Z",
     ]
+
+
+def test_all_shows_what_the_runtime_has_beside_them(start: StartDaemons, zp: Callable[..., Result]) -> None:
+    other = {"namespace": "demo", "name": "web", "pod": "demo/web", "ips": ["10.244.1.6"], "node": "node-a"}
+    daemons = start(node_a={"candidates": [POD, other | {"state": "ready", "reason": ""}]})
+    rows = [line.split() for line in zp("pods", "--all").stdout.splitlines()[1:]]
+    assert [row[1] for row in rows] == ["client", "web"]
+    assert rows[1][4:] == ["ready", "-", "-"]
+    assert [call.command for call in daemons.calls] == ["candidates"]
 
 
 def test_no_pods_says_how_to_enroll_one(start: StartDaemons, zp: Callable[..., Result]) -> None:

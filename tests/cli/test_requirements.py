@@ -5,18 +5,15 @@ from typing import Any
 import pytest
 from zproxy_cli.requirements import FAILED, NOTE, OK, WARNING, judge
 
+from zproxy.model.capabilities import NEEDED, SYS_PTRACE
 from zproxy.steering.probe import (
-    CAP_BPF,
-    CAP_NET_ADMIN,
-    CAP_NET_RAW,
-    CAP_SYS_ADMIN,
     Answer,
     Cgroup,
     Facts,
     Hook,
 )
 
-ALL = 1 << CAP_BPF | 1 << CAP_NET_ADMIN | 1 << CAP_NET_RAW | 1 << CAP_SYS_ADMIN
+ALL = sum(1 << each.bit for each in NEEDED)
 TOOLS = {"bpftool": "/usr/sbin/bpftool", "curl": "/usr/bin/curl"}
 GOOD = Facts(
     system="Linux",
@@ -54,12 +51,18 @@ VERDICTS: list[tuple[str, dict[str, Any], str, str, str]] = [
     ("kernel", {"release": "unknown"}, FAILED, "unknown", "5.15 or newer"),
     ("tcx links", {"release": "6.1.0-40-amd64"}, FAILED, "6.1.0-40-amd64 has none", "6.6 or newer"),
     ("tcx links", {"release": "6.6.0"}, OK, "6.6", ""),
-    ("capabilities", {"capabilities": 0}, FAILED, "CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_BPF", "run as root"),
     (
         "capabilities",
-        {"capabilities": ALL & ~(1 << CAP_NET_RAW)},
+        {"capabilities": 0},
         FAILED,
-        "CAP_NET_RAW missing",
+        "CAP_SYS_ADMIN is missing: it is needed to enter",
+        "run as root",
+    ),
+    (
+        "capabilities",
+        {"capabilities": ALL & ~(1 << SYS_PTRACE.bit)},
+        FAILED,
+        "CAP_SYS_PTRACE is missing",
         "run as root",
     ),
     ("bpf syscall", {"bpf": Answer(False, "Operation not permitted")}, FAILED, "not permitted", "seccomp"),

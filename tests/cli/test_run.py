@@ -51,7 +51,23 @@ def test_without_a_node_the_sentence_says_what_is_missing(zp: Zp, started: list[
 
 
 def test_without_a_mesh_it_is_wrong_usage(zp: Zp, started: list[app.Options]) -> None:
-    assert zp("run", "--node", "a").exit_code == 2
+    result = zp("run", "--node", "a")
+    assert result.exit_code == 2
+    assert "give --config FILE, or --kubernetes" in result.stderr
+    assert not started
+
+
+def test_the_mesh_may_come_from_kubernetes(zp: Zp, started: list[app.Options]) -> None:
+    zp("run", "--node", "a", "--kubernetes")
+    zp("run", "--node", "a", "--kubernetes", "--kubeconfig", "k.conf", "--config", "m.yaml")
+    found = [(each.kubernetes, each.kubeconfig, each.config) for each in started]
+    assert found == [(True, None, None), (True, Path("k.conf"), Path("m.yaml"))]
+
+
+def test_a_way_to_kubernetes_without_kubernetes_is_wrong_usage(zp: Zp, started: list[app.Options]) -> None:
+    result = run(zp, "--kubeconfig", "k.conf")
+    assert result.exit_code == 2
+    assert "give --kubernetes as well" in result.stderr
     assert not started
 
 

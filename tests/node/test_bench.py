@@ -66,6 +66,23 @@ def test_steering_is_measured_with_enrolment_and_pods(tmp_path: Path) -> None:
     assert re.search(r"^eBPF adds -?[\d.]+ us to a connection", done.stdout, re.MULTILINE)
 
 
+def test_dns_is_measured_beside_the_resolver_itself(tmp_path: Path) -> None:
+    file = tmp_path / "dns.json"
+    done = subprocess.run(
+        ["make", "-s", "bench-dns", f"BENCH_JSON={file}", "ARGS=--rounds 1 --seconds 0.05"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = json.loads(file.read_text())
+    assert [line["width"] for line in lines] == [1, 32] * 4
+    assert all(0 < line["p50"] <= line["p99"] for line in lines)
+    assert all((line["cpu"] is None) == ("without zproxy" in line["kind"]) for line in lines)
+    assert "a name of the mesh" in done.stdout
+
+
 def test_too_few_pods_are_refused_in_one_sentence() -> None:
     command = [sys.executable, "-m", "tests.bench.steering", "--pods", "3"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)

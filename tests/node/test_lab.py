@@ -17,6 +17,7 @@ from zproxy.lab import inside, jobs, topology
 from zproxy.lab.app import pattern
 from zproxy.lab.layout import SERVICE
 from zproxy.lab.lifecycle import Lab
+from zproxy.lab.resolver import LARGE
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
@@ -133,9 +134,9 @@ def test_every_resolver_of_apps_finds_every_form_of_a_name(stub: str, pod: str, 
 @pytest.mark.usefixtures("lab")
 def test_large_answers_arrive_by_every_resolver() -> None:
     dig = ("lab", "exec", "demo/client", "--", "dig", "+short", "large.example.com", "TXT")
-    large = done(*dig, "+bufsize=512")
-    assert len(large) > 3000
-    assert large == done(*dig, "+tcp")
+    large = sorted(done(*dig, "+bufsize=512").splitlines())
+    assert len(large) == LARGE
+    assert large == sorted(done(*dig, "+tcp").splitlines())
 
 
 def test_policy_is_shown_twice_and_leaves_the_mesh_as_it_was(lab: Lab) -> None:
@@ -148,15 +149,21 @@ def test_policy_is_shown_twice_and_leaves_the_mesh_as_it_was(lab: Lab) -> None:
         assert lab.mesh.read_text() == before
 
 
-def test_policy_that_is_interrupted_lets_the_client_in_again(lab: Lab) -> None:
-    before = lab.mesh.read_text()
+def interrupted_after(word: str) -> bool:
+    """Show policy and interrupt it after a line; tell whether that came in time."""
     argv = [sys.executable, "-P", "-m", "zproxy", "lab", "policy"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=inside.environment()) as process:
         assert process.stdout is not None
-        assert any(line.startswith("ALLOW") for line in process.stdout)
+        assert any(line.startswith(word) for line in process.stdout)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
-    assert process.returncode != 0
+    return process.returncode != 0
+
+
+def test_policy_that_is_interrupted_lets_the_client_in_again(lab: Lab) -> None:
+    before = lab.mesh.read_text()
+    # On a busy machine the run may be over before the signal reaches it; then it was not interrupted.
+    assert any(interrupted_after("ALLOW") for _ in range(5))
     assert lab.mesh.read_text() == before
     assert json.loads(curl(f"{SERVER}/get"))["origin"].startswith("10.244.1.5:")
 

@@ -12,7 +12,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
+import dns.message
+import dns.rcode
 import pytest
 
 from tests.support.netns import Namespace, remove
@@ -20,6 +23,7 @@ from tests.support.nodes import App, Node, TwoNodes, exchange, peer_echo, two_no
 from tests.support.podstate import routes, rules, sysctls
 from zproxy.config import PIN_ROOT, RUN_ROOT
 from zproxy.steering import syscall
+from zproxy.steering.resolvers import PREFIX4, PREFIX6
 
 pytestmark = pytest.mark.root
 
@@ -165,7 +169,7 @@ def test_a_lost_family_is_refused_and_never_in_the_clear(nodes: TwoNodes) -> Non
     app.close()
     assert works(nodes)
     nodes.client.execute("ip", "addr", "add", f"{ip6}/64", "dev", "eth0", "nodad")
-    wait_for(lambda: nodes.a.dump("zp_pods")[0]["value"]["flags"] == 3, "both families are steered")
+    wait_for(lambda: nodes.a.dump("zp_pods")[0]["value"]["flags"] & 3 == 3, "both families are steered")
 
 
 def test_lo_down_is_reported_once_and_its_route_comes_back_with_it(nodes: TwoNodes) -> None:
@@ -178,6 +182,63 @@ def test_lo_down_is_reported_once_and_its_route_comes_back_with_it(nodes: TwoNod
     repaired(nodes.b, "route IPv4")
     assert works(nodes)
     assert len(nodes.b.lines("NOT repaired: loopback")) == 1
+
+
+DNS_AT_ONCE: dict[str, list[tuple[str, ...]]] = {
+    "dns route IPv4": [("ip", "route", "flush", "table", "local", "root", PREFIX4)],
+    "dns route IPv6": [("ip", "-6", "route", "flush", "table", "local", "root", PREFIX6)],
+}
+ELSEWHERE: Final = ("192.0.2.53", "2001:db8:53::53")
+"""Resolvers that nobody is."""
+
+
+def refused_by_the_straw(pod: Namespace, resolver: str) -> bool:
+    """Whether a zone transfer, which is not passed on, is answered in the name of whoever was asked."""
+    query = dns.message.make_query("example.com", "AXFR").to_wire()
+    with pod.socket(socket.AF_INET6 if ":" in resolver else socket.AF_INET, socket.SOCK_DGRAM) as app:
+        app.settimeout(1)
+        try:
+            app.sendto(query, (resolver, 53))
+            answer, (source, *_) = app.recvfrom(512)
+        except OSError:
+            return False
+    return source == resolver and dns.message.from_wire(answer).rcode() == dns.rcode.REFUSED
+
+
+def asks(pod: Namespace) -> bool:
+    return all(refused_by_the_straw(pod, each) for each in ELSEWHERE)
+
+
+@pytest.mark.parametrize("check", DNS_AT_ONCE)
+def test_a_pod_whose_way_to_its_dns_is_gone_gets_it_back_at_once(nodes: TwoNodes, check: str) -> None:
+    assert asks(nodes.client)
+    for command in DNS_AT_ONCE[check]:
+        nodes.client.execute(*command)
+    repaired(nodes.a, check)
+    status_is_fine(nodes.a, "demo/client")
+    assert asks(nodes.client)
+
+
+def test_an_interface_that_was_down_leads_to_the_dns_again(nodes: TwoNodes) -> None:
+    """A plugin of the cluster's network may do that. IPv6 addresses go with it, and it gives them back."""
+    nodes.client.execute("ip", "link", "set", "eth0", "down")
+    nodes.client.execute("ip", "link", "set", "eth0", "up")
+    nodes.client.execute("ip", "addr", "add", f"{nodes.client.ip6}/64", "dev", "eth0", "nodad")
+    wait_for(lambda: nodes.a.cli("status", "demo/client").returncode == 0, "all is as wanted")
+    assert asks(nodes.client)
+    assert (
+        len([route for route in routes(nodes.client, "local") if "fd16:" in route or "240.15" in route]) == 2
+    )
+
+
+def test_queries_of_a_pod_with_another_address_are_answered(nodes: TwoNodes) -> None:
+    second = nodes.client.ip4.removesuffix(".1") + ".77"
+    nodes.client.execute("ip", "addr", "add", f"{second}/32", "dev", "eth0")
+    nodes.client.execute("ip", "addr", "del", f"{nodes.client.ip4}/24", "dev", "eth0")
+    repaired(nodes.a, "dns route IPv4")
+    assert refused_by_the_straw(nodes.client, ELSEWHERE[0])
+    (route,) = (each for each in routes(nodes.client, "local") if PREFIX4 in each)
+    assert f"src {second}" in route
 
 
 def test_what_others_made_stays(nodes: TwoNodes) -> None:

@@ -67,6 +67,8 @@ def test_status_without_a_daemon_says_what_is_missing_and_what_is_not(killed: Be
         "listener 15001",
         "listener 15006",
         "listener 15008",
+        "listener 15053",
+        "listener 15053/udp",
         "listener slot",
     ]
     assert done.returncode == 1

@@ -31,13 +31,14 @@ class Packet(NamedTuple):
 
 
 class Capture:
-    """Sees what reaches and leaves eth0 of a namespace until it is closed."""
+    """Sees what reaches and leaves an interface of a namespace, or all where it names none, until closed."""
 
     def __init__(self, place: Namespace) -> None:
         self.packets: list[Packet] = []
         self._sock = place.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM)
-        self._sock.bind((place.interface, ETH_P_ALL))
+        if place.interface:
+            self._sock.bind((place.interface, ETH_P_ALL))
         self._sock.settimeout(0.05)
         self._is_over = False
         self._thread = threading.Thread(target=self._read, daemon=True)

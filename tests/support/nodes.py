@@ -53,6 +53,8 @@ class Node:
         self.source: Path | None = None
         """Where another version of zproxy is, from the next start on; None for this one."""
         self.config = directory / f"{name}.yaml"
+        self.has_file = True
+        """Whether its mesh comes from that, from the next start on."""
         self.log = directory / f"{name}.log"
         self.ca = ca
         self.process: subprocess.Popen[bytes] | None = None
@@ -70,7 +72,8 @@ class Node:
     def launch(self) -> None:
         """Start the daemon."""
         command = [sys.executable, "-m", "zproxy", "run", "--node", self.name]
-        command += ["--config", str(self.config), "--ca-dir", str(self.ca), *self.options]
+        command += ["--config", str(self.config)] if self.has_file else []
+        command += ["--ca-dir", str(self.ca), *self.options]
         environment = None if self.source is None else dict(os.environ, PYTHONPATH=str(self.source))
         with self.log.open("ab") as log:
             command = [*self.wrapper, *command]

@@ -41,8 +41,9 @@ class Machine:
     def __init__(self, directory: Path) -> None:
         self.run_root = directory / "run"
         self.steering = FakeSteering()
-        self.options = app.Options("node-a", directory / "mesh.yaml", directory / "ca")
-        self.options.config.write_text(yaml_of())
+        self.mesh = directory / "mesh.yaml"
+        self.mesh.write_text(yaml_of())
+        self.options = app.Options("node-a", self.mesh, directory / "ca")
 
     def run(self, visit: Callable[[Client], Any], *, stops: bool = True) -> Any:
         """Run the daemon in this thread until `visit`, in another, has ended; return what that returned.
@@ -108,7 +109,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
 def pod(machine: Machine) -> Iterator[Namespace]:
     """The namespace of demo/client on the machine's node."""
     with pair("pod", "peer") as (made, _):
-        machine.options.config.write_text(yaml_of(pod_of("demo/client", made)))
+        machine.mesh.write_text(yaml_of(pod_of("demo/client", made)))
         yield made
 
 
@@ -179,9 +180,7 @@ def test_with_several_workers_pods_are_spread_and_everything_goes_again(machine:
     machine.run(lambda _: None)
     with pair("pod", "peer") as pods:
         names = ["demo/client", "demo/server"]
-        machine.options.config.write_text(
-            yaml_of(*(pod_of(name, pod) for name, pod in zip(names, pods, strict=True)))
-        )
+        machine.mesh.write_text(yaml_of(*(pod_of(name, pod) for name, pod in zip(names, pods, strict=True))))
         before, files = [state_of(pod) for pod in pods], open_files()
 
         def visit(daemon: Client) -> Any:
@@ -297,7 +296,7 @@ def test_what_cannot_name_a_node_is_refused(machine: Machine, node: str) -> None
 
 @pytest.mark.root
 def test_a_bad_mesh_is_a_sentence_with_file_and_line_and_nothing_is_begun(machine: Machine) -> None:
-    machine.options.config.write_text("workloads:\n- uid: x\n  nmae: y\n")
+    machine.mesh.write_text("workloads:\n- uid: x\n  nmae: y\n")
     result = cli("run", "--node", "node-a", "--config", str(machine.options.config))
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {machine.options.config}:3: ")

@@ -17,7 +17,7 @@ from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
 from dns.rdtypes.IN.SRV import SRV
 
-from zproxy.dns.message import Query, Section, answer
+from zproxy.dns.message import SMALLEST_PAYLOAD, Query, Section, answer, with_id
 from zproxy.state import names
 from zproxy.state.names import Asker
 from zproxy.state.store import EMPTY, Mesh
@@ -44,6 +44,11 @@ class Known(NamedTuple):
         """How many records there are."""
         return sum(map(len, self.records))
 
+    @property
+    def has_orders(self) -> bool:
+        """Whether the records may be in another order."""
+        return any(len(each) > 1 for each in self.records)
+
     def wire(self, query: Query, limit: int) -> bytes:
         """Return the answer to `query`, the records in a new order each time, of at most `limit` bytes."""
         assert query.message is not None
@@ -64,6 +69,8 @@ class Answers:
         self._asker = asker
         self._of = EMPTY
         self._known: dict[tuple[str, int], Known | None] = {}
+        self._made: dict[tuple[bytes, int], bytes] = {}
+        """Query without its id, and limit → answer; where it is short, and always the same."""
 
     def find(self, name: str, kind: dns.rdatatype.RdataType) -> Known | None:
         """Return what the mesh answers; None where that is for another to say."""
@@ -72,10 +79,23 @@ class Answers:
             return None
         mesh, key = self._mesh(), (name, int(kind))
         if mesh is not self._of or len(self._known) >= REMEMBERED:
-            self._of, self._known = mesh, {}
+            self._of = mesh
+            self.forget()
         if key not in self._known:
             self._known[key] = look(mesh, self._asker(), name)
         return self._known[key]
+
+    def wire(self, known: Known, query: Query, limit: int) -> bytes:
+        """Return the answer to `query`, of at most `limit` bytes; `known` is what was just found for it."""
+        key = query.wire[2:], limit
+        made = self._made.get(key)
+        if made is None:
+            made = known.wire(query, limit)
+            if not known.has_orders and max(len(made), len(query.wire)) <= SMALLEST_PAYLOAD:
+                if len(self._made) >= REMEMBERED:
+                    self._made = {}
+                self._made[key] = made
+        return with_id(made, query.id)
 
     def has(self, name: str) -> bool:
         """Tell whether the name exists, whatever its records are."""
@@ -83,7 +103,7 @@ class Answers:
 
     def forget(self) -> None:
         """Look up anew: who asks has changed."""
-        self._known = {}
+        self._known, self._made = {}, {}
 
 
 def _addresses(*versions: int) -> Callable[[Mesh, Asker, str], Known | None]:

@@ -5,6 +5,7 @@ dnspython reads and writes them; what is passed on to a resolver stays as it cam
 
 import contextlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import dns.edns
@@ -56,7 +57,9 @@ class Query(NamedTuple):
 
     wire: bytes
     message: dns.message.Message | None
-    """None for what is not a standard query: it can be passed on and nothing else."""
+    """None for what is not a standard query: it can be passed on and nothing else. Its id is another one, and
+    it is NEVER changed: queries share it.
+    """
     name: str
     """Lower-case, without the final dot."""
     kind: dns.rdatatype.RdataType
@@ -82,6 +85,20 @@ def parse(wire: bytes) -> Query:
         raise MalformedError(bare(wire, dns.rcode.FORMERR))
     if wire[2] & _OPCODE:
         return Query(wire, None, "", dns.rdatatype.NONE)
+    read = _read if len(wire) <= SMALLEST_PAYLOAD else _read.__wrapped__
+    try:
+        return read(wire[2:])._replace(wire=wire)
+    except MalformedError as error:
+        raise MalformedError(wire[:2] + error.reply[2:]) from error
+
+
+@lru_cache(maxsize=1024)
+def _read(body: bytes) -> Query:
+    """Return the query in a message without its id, as one with id 0; raise MalformedError, likewise.
+
+    Apps ask the same again and again, and to take a message apart is most of what an answer costs.
+    """
+    wire = b"\0\0" + body
     try:
         message = dns.message.from_wire(wire)
     except dns.message.UnknownTSIGKey:  # a key between the client and its resolver
@@ -108,8 +125,7 @@ def answer(query: Query, limit: int, sections: Sequence[Section], extra: Sequenc
 
     `extra` helps and is left out when it does not fit. No section at all is NODATA.
     """
-    assert query.message is not None
-    response = dns.message.make_response(query.message, recursion_available=True, our_payload=PAYLOAD)
+    response = _response(query)
     response.flags |= dns.flags.AA
     response.answer = [_rrset(each) for each in sections if each[1]]
     response.additional = [_rrset(each) for each in extra if each[1]]
@@ -125,7 +141,7 @@ def failure(query: Query, rcode: dns.rcode.Rcode, why: dns.edns.EDECode, text: s
     """Return an answer that says what went wrong, in words where the client understands EDNS."""
     if query.message is None:
         return bare(query.wire, rcode)
-    response = dns.message.make_response(query.message, recursion_available=True, our_payload=PAYLOAD)
+    response = _response(query)
     response.set_rcode(rcode)
     if query.message.edns >= 0:
         response.use_edns(0, 0, PAYLOAD, options=[dns.edns.EDEOption(why, text[:_WORDS])])
@@ -173,6 +189,13 @@ def is_nxdomain(reply: bytes) -> bool:
 def as_nodata(reply: bytes) -> bytes:
     """Return the reply of one who does not know the name, for one that exists."""
     return reply[:3] + bytes((reply[3] & ~_RCODE,)) + reply[4:]
+
+
+def _response(query: Query) -> dns.message.Message:
+    assert query.message is not None
+    made = dns.message.make_response(query.message, recursion_available=True, our_payload=PAYLOAD)
+    made.id = query.id
+    return made
 
 
 def _version(message: dns.message.Message) -> bytes:

@@ -74,6 +74,11 @@ class DnsServer:
         """Take queries from a UDP socket, which belongs to the server from now on."""
         self._datagrams = Datagrams(sock, self._worker, self._own, self._take_datagram, self._counts.drop)
 
+    @property
+    def datagrams_fd(self) -> int:
+        """Return the descriptor of the UDP socket; -1 when there is none."""
+        return -1 if self._datagrams is None else self._datagrams.sock.fileno()
+
     def use(self, conf: ResolvConf) -> None:
         """Follow the pod's resolv.conf: its search list, and its resolvers where none was addressed."""
         if conf != self._conf:
@@ -134,7 +139,7 @@ class DnsServer:
         limit = message.LARGEST if is_stream else query.payload
         known = self._answers.find(query.name, query.kind)
         if known is not None:
-            reply(known.wire(query, limit))
+            reply(self._answers.wire(known, query, limit))
             _tell(workload, query, "answered", known.size)
         elif query.kind in TRANSFERS:
             why = dns.edns.EDECode.NOT_SUPPORTED, "zone transfers are not passed on"

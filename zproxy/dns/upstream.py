@@ -6,8 +6,9 @@ wants to forge an answer must guess the port and the id (RFC 5452).
 
 import errno
 import os
+import socket
 from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import dns.edns
 
@@ -35,15 +36,70 @@ Done = Callable[[bytes | Trouble], None]
 """Hears once; the answer has the id of the client's query."""
 
 
-class Ask(Protocol):
-    """A query on its way."""
+class Ask:
+    """A query on its way; owns its socket until an answer, a failure or `close`."""
+
+    def __init__(
+        self, worker: Worker, sock: socket.socket, query: Query, to: Endpoint, done: Done, events: int
+    ) -> None:
+        self._worker = worker
+        self._sock = sock
+        self._query = query
+        self._to = to
+        self._done = done
+        self._sent = with_id(query.wire, int.from_bytes(os.urandom(2), "big"))
+        try:
+            self._begin()
+            worker.poller.add(sock.fileno(), self, events)
+        except BaseException:
+            sock.close()
+            raise
+        worker.asking.start(self, worker.poller.now)
+
+    def _begin(self) -> None:
+        """Do what can be done at once; raise OSError."""
+
+    def _go_on(self) -> None:
+        """Do what the socket allows; raise BlockingIOError or another OSError."""
+        raise NotImplementedError
+
+    def on_event(self, events: int) -> None:
+        """Go on; an error of the socket is the end."""
+        try:
+            self._go_on()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._end(unreachable(self._to, error))
+
+    def on_deadline(self, deadline: Deadline) -> None:
+        """The resolver is silent."""
+        self._end(Trouble(dns.edns.EDECode.NO_REACHABLE_AUTHORITY, f"{self._to}: {deadline}"))
+
+    def abort(self, error: str) -> None:
+        """End with an error inside zproxy."""
+        self._end(Trouble(dns.edns.EDECode.OTHER, error))
 
     def close(self) -> None:
         """Give up, and tell nobody."""
+        self._worker.asking.done(self)
+        self._worker.poller.remove(self._sock.fileno())
+        self._sock.close()
+
+    def _hear(self, reply: bytes) -> bool:
+        """End with `reply` if that is the answer; tell whether it is."""
+        if not is_answer_to(self._sent, reply):
+            return False
+        self._end(with_id(reply, self._query.id))
+        return True
+
+    def _end(self, result: bytes | Trouble) -> None:
+        self.close()
+        self._done(result)
 
 
-class DatagramAsk:
-    """By UDP."""
+class DatagramAsk(Ask):
+    """By UDP; what is not the answer is as if it had never come, but for `on_forged`."""
 
     def __init__(
         self,
@@ -55,104 +111,38 @@ class DatagramAsk:
         on_forged: Callable[[], object],
     ) -> None:
         """Send it; raise OSError when that fails at once."""
-        self._worker = worker
-        self._query = query
-        self._to = to
-        self._done = done
         self._on_forged = on_forged
-        self._sent = with_id(query.wire, _new_id())
-        self._sock = sockets.dial_datagrams(to)
-        try:
-            self._sock.send(self._sent)
-            worker.poller.add(self._sock.fileno(), self, READ)
-        except BaseException:
-            self._sock.close()
-            raise
-        worker.asking.start(self, worker.poller.now)
+        super().__init__(worker, sockets.dial_datagrams(to), query, to, done, READ)
 
-    def on_event(self, events: int) -> None:
-        """Look whether it is the answer; what is not is as if it had never come."""
+    def _begin(self) -> None:
+        self._sock.send(self._sent)
+
+    def _go_on(self) -> None:
         for _ in range(_TRIES):
-            try:
-                reply = self._sock.recv(LARGEST)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self._end(unreachable(self._to, error))
-                return
-            if is_answer_to(self._sent, reply):
-                self._end(with_id(reply, self._query.id))
+            if self._hear(self._sock.recv(LARGEST)):
                 return
             self._on_forged()
 
-    def on_deadline(self, deadline: Deadline) -> None:
-        """The resolver is silent."""
-        self._end(silent(self._to, deadline))
 
-    def abort(self, error: str) -> None:
-        """End with an error inside zproxy."""
-        self._end(Trouble(dns.edns.EDECode.OTHER, error))
-
-    def close(self) -> None:
-        """Give up, and tell nobody."""
-        self._worker.asking.done(self)
-        self._worker.poller.remove(self._sock.fileno())
-        self._sock.close()
-
-    def _end(self, result: bytes | Trouble) -> None:
-        self.close()
-        self._done(result)
-
-
-class StreamAsk:
+class StreamAsk(Ask):
     """By TCP: one connection for one query."""
 
     def __init__(
         self, worker: Worker, sockets: SocketFactory, query: Query, to: Endpoint, done: Done
     ) -> None:
         """Dial; raise OSError when that fails at once."""
-        self._worker = worker
-        self._query = query
-        self._to = to
-        self._done = done
-        self._sent = with_id(query.wire, _new_id())
-        self._out: bytes = framed(self._sent)
         self._in = bytearray()
         self._is_up = False
-        self._sock = sockets.dial(to)
-        try:
-            worker.poller.add(self._sock.fileno(), self, WRITE)
-        except BaseException:
-            self._sock.close()
-            raise
-        worker.asking.start(self, worker.poller.now)
+        super().__init__(worker, sockets.dial(to), query, to, done, WRITE)
+        self._out = framed(self._sent)
 
-    def on_event(self, events: int) -> None:
-        """Go on with what is next: connect, send, receive."""
-        try:
-            if self._is_up or self._connect():
-                if self._out:
-                    self._send()
-                else:
-                    self._receive()
-        except BlockingIOError:
+    def _go_on(self) -> None:
+        if not self._is_up and not self._connect():
             return
-        except OSError as error:
-            self._end(unreachable(self._to, error))
-
-    def on_deadline(self, deadline: Deadline) -> None:
-        """The resolver is silent."""
-        self._end(silent(self._to, deadline))
-
-    def abort(self, error: str) -> None:
-        """End with an error inside zproxy."""
-        self._end(Trouble(dns.edns.EDECode.OTHER, error))
-
-    def close(self) -> None:
-        """Give up, and tell nobody."""
-        self._worker.asking.done(self)
-        self._worker.poller.remove(self._sock.fileno())
-        self._sock.close()
+        if self._out:
+            self._send()
+        else:
+            self._receive()
 
     def _connect(self) -> bool:
         code = connect_progress(self._sock, self._to)
@@ -175,16 +165,8 @@ class StreamAsk:
             return
         self._in += data
         reply = taken(self._in)
-        if reply is None:
-            return
-        if is_answer_to(self._sent, reply):
-            self._end(with_id(reply, self._query.id))
-        else:
+        if reply is not None and not self._hear(reply):
             self._end(Trouble(dns.edns.EDECode.NETWORK_ERROR, f"{self._to} answered something else"))
-
-    def _end(self, result: bytes | Trouble) -> None:
-        self.close()
-        self._done(result)
 
 
 def framed(message: bytes) -> bytes:
@@ -207,12 +189,3 @@ def taken(buffer: bytearray) -> bytes | None:
 def unreachable(resolver: Endpoint, error: OSError) -> Trouble:
     """Return what a failed socket call means."""
     return Trouble(dns.edns.EDECode.NETWORK_ERROR, f"{resolver}: {error.strerror or error}")
-
-
-def silent(resolver: Endpoint, deadline: Deadline) -> Trouble:
-    """Return what a missed deadline means."""
-    return Trouble(dns.edns.EDECode.NO_REACHABLE_AUTHORITY, f"{resolver}: {deadline}")
-
-
-def _new_id() -> int:
-    return int.from_bytes(os.urandom(2), "big")

@@ -1,4 +1,4 @@
-"""Netlink without a library: links, addresses, rules, routes, TCP sockets, as the kernel has them.
+"""Netlink without a library: links, addresses, rules, routes, sockets, as the kernel has them.
 
 A dump costs some tens of microseconds, because a namespace is looked at every minute by a process that has
 two hundred of them. Everything concerns the namespace of the calling thread, see `Netns.run`. Layouts are
@@ -33,7 +33,8 @@ _DONE: Final = 3
 _GETLINK, _GETADDR, _GETROUTE, _GETRULE, _DIAG_BY_FAMILY = 18, 22, 26, 34, 20
 _HEADER: Final = struct.Struct("=IHHII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
-_TCP_SYN_SENT, _TCP_LISTEN = 2, 10
+_TCP_SYN_SENT, _CLOSE, _TCP_LISTEN = 2, 7, 10
+"""States; a UDP socket without a peer is in CLOSE."""
 
 GROUPS: Final = (1, 5, 7, 8, 9, 11, 19)
 """Multicast groups LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, and those of IPv6."""
@@ -67,12 +68,16 @@ class Rule(NamedTuple):
 
 
 class Route(NamedTuple):
-    """A route of one table; `type` as in `ip route` (2 is local)."""
+    """A route of one table; `type` as in `ip route` (2 is local). An address that it has not is empty."""
 
     family: int
     type: int
     prefix_length: int
     out_index: int
+    destination: str = ""
+    """Of the prefix; empty for the default."""
+    source: str = ""
+    """The one that is preferred for what goes there."""
 
 
 class Listening(NamedTuple):
@@ -124,7 +129,8 @@ def routes(family: int, table: int) -> list[Route]:
     found = []
     for body, attributes in _dump(socket.NETLINK_ROUTE, _GETROUTE, request, 12):
         if (_number(attributes, 15) or body[4]) == table:
-            found.append(Route(family, body[7], body[1], _number(attributes, 4)))
+            ips = (_ip(family, attributes.get(kind)) for kind in (1, 7))  # RTA_DST, RTA_PREFSRC
+            found.append(Route(family, body[7], body[1], _number(attributes, 4), *ips))
     return found
 
 
@@ -150,10 +156,15 @@ def dialling() -> list[tuple[Endpoint, Endpoint]]:
     return found
 
 
-def _sockets(state: int) -> Iterator[bytes]:
-    """Yield an inet_diag_msg for each TCP socket of both families in one state."""
+def taking_datagrams(port: int) -> list[int]:
+    """Return the inodes of the UDP sockets that take what anybody sends to a port."""
+    return [struct.unpack_from("=I", body, 68)[0] for body in _sockets(_CLOSE, socket.IPPROTO_UDP, port)]
+
+
+def _sockets(state: int, protocol: int = socket.IPPROTO_TCP, port: int = 0) -> Iterator[bytes]:
+    """Yield an inet_diag_msg for each socket of both families in one state, on one port if it is given."""
     for family in (socket.AF_INET, socket.AF_INET6):
-        request = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, 1 << state) + bytes(48)
+        request = struct.pack("=BBBBI", family, protocol, 0, 0, 1 << state) + struct.pack("!H46x", port)
         for body, _ in _dump(_NETLINK_SOCK_DIAG, _DIAG_BY_FAMILY, request, 72):
             yield body
 
@@ -236,6 +247,10 @@ def _attributes(body: bytes, at: int) -> Iterator[tuple[int, bytes]]:
             return
         yield kind & 0x3FFF, body[at + _ATTRIBUTE.size : at + length]
         at += length + 3 & ~3
+
+
+def _ip(family: int, raw: bytes | None) -> str:
+    return socket.inet_ntop(family, raw) if raw else ""
 
 
 def _number(attributes: dict[int, bytes], kind: int) -> int:

@@ -56,9 +56,10 @@ def delete_local_route(family: int, table: int) -> None:
 def put_local_prefix(prefix: str, source: str, ifindex: int) -> None:
     """Make a whole prefix local at an interface; what is sent there comes from `source`. Idempotent.
 
-    Raise OSError.
+    An empty source leaves the choice to the kernel. Raise OSError; EINVAL for an IPv6 address that the kernel
+    still looks for duplicates of (RFC 4862 5.4).
     """
-    whence = _attribute(_PREFSRC, ip_address(source).packed)
+    whence = _attribute(_PREFSRC, ip_address(source).packed) if source else b""
     place = _NUMBER.pack(_NUMBER.size, _OIF, ifindex)
     _ask(_NEWROUTE, _CREATE_OR_REPLACE, _local_prefix(prefix) + place + whence)
 

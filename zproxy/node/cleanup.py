@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from zproxy.config import CGROUP_ROOT
 from zproxy.errors import ConfigError, EnrollError, RequirementError, SteeringError, ZproxyError
 from zproxy.net import namespaces
 from zproxy.net.netns import Netns
@@ -23,7 +24,7 @@ from zproxy.steering.pins import entries
 from zproxy.steering.pods import Pods
 from zproxy.steering.steering import remove
 
-RUN_FILES: Final = ("control.sock", "lock")
+RUN_FILES: Final = ("control.sock", "lock", CGROUP_ROOT)
 """What a daemon keeps in its directory, besides the records."""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from zproxy.config import RUN_ROOT
-from zproxy.errors import ZproxyError
+from zproxy.errors import NoDaemon, ZproxyError
 
 VERSION: Final = 1
 ANSWER_S: Final = 60.0
@@ -33,10 +33,11 @@ def running_nodes() -> list[str]:
 
 
 class Client:
-    """One connection per call; raises ZproxyError with the daemon's own sentence."""
+    """One connection per call; raises ZproxyError with the daemon's own sentence, NoDaemon without one."""
 
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str, answer_s: float = ANSWER_S) -> None:
         self.node = node
+        self._answer_s = answer_s
 
     def call(self, command: str, **arguments: Any) -> Any:
         """Run a command in the daemon and return its result."""
@@ -50,7 +51,7 @@ class Client:
         path = socket_path(self.node)
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-                sock.settimeout(ANSWER_S)
+                sock.settimeout(self._answer_s)
                 sock.connect(str(path))
                 sock.sendall(line)
                 with sock.makefile("rb") as stream:
@@ -58,14 +59,12 @@ class Client:
         except PermissionError as error:
             raise ZproxyError(f"{path} is for root only; run as root") from error
         except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise ZproxyError(
+            raise NoDaemon(
                 f"no zproxy daemon runs for node {self.node}; start one with `zproxy run --node {self.node}`"
             ) from error
         except OSError as error:
-            raise ZproxyError(f"the daemon of {self.node} did not answer: {error}") from error
+            raise NoDaemon(f"the daemon of {self.node} did not answer: {error}") from error
         if not answer.endswith(b"\n"):
-            raise ZproxyError(
-                f"the daemon of {self.node} closed the connection without an answer; see its log"
-            )
+            raise NoDaemon(f"the daemon of {self.node} closed the connection without an answer; see its log")
         result: dict[str, Any] = json.loads(answer)
         return result

@@ -46,8 +46,9 @@ def judge(wanted: Wanted, facts: PodFacts) -> list[Finding]:
         *_strays(facts.steering),
         _counters(facts.steering),
         *_listeners(wanted, facts),
+        _datagrams(wanted, facts),
         _slot(facts),
-        *judge_network(facts.network),
+        *judge_network(facts.network, dns=wanted.options.dns),
     ]
 
 
@@ -186,6 +187,14 @@ def _listeners(wanted: Wanted, facts: PodFacts) -> Iterator[Finding]:
             yield Finding(check, Status.DRIFTED, detail, "is the daemon overloaded? see its log")
         else:
             yield Finding(check, Status.OK, f"{name}, {ours[0].waiting} of {ours[0].backlog} waiting")
+
+
+def _datagrams(wanted: Wanted, facts: PodFacts) -> Finding:
+    check, found = f"listener {ports.DNS}/udp", facts.network.datagrams
+    if not any(wanted.owned is None or inode in wanted.owned for inode in found):
+        who = "somebody else takes them" if found else "nobody takes queries"
+        return Finding(check, Status.MISSING, f"{LISTENERS[ports.DNS]}: {who}", "", Repair.LISTENERS)
+    return Finding(check, Status.OK, LISTENERS[ports.DNS])
 
 
 def _slot(facts: PodFacts) -> Finding:

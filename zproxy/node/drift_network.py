@@ -1,11 +1,12 @@
 """The part of drift that is in a pod's own network: loopback, rules, routes, sysctls. It only decides."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from socket import AF_INET, AF_INET6
 from typing import Final
 
 from zproxy.config import SOURCE_MARK, SOURCE_MARK_MASK, SOURCE_RULE_PRIORITY, SOURCE_TABLE
 from zproxy.net.netlink import Route, Rule
+from zproxy.node import aliases
 from zproxy.node.facts import LOOPBACK, NetworkFacts
 from zproxy.node.findings import Finding, Repair, Status
 from zproxy.node.routes import RTN_LOCAL, SYSCTLS
@@ -13,11 +14,16 @@ from zproxy.node.routes import RTN_LOCAL, SYSCTLS
 FAMILY_NAMES: Final = {AF_INET: "IPv4", AF_INET6: "IPv6"}
 
 
-def judge_network(network: NetworkFacts) -> Iterator[Finding]:
-    """Yield a verdict on everything that brings the app's answers back to the straw."""
+def judge_network(network: NetworkFacts, *, dns: bool) -> Iterator[Finding]:
+    """Yield a verdict on everything that brings the app's answers, and its queries, to the straw.
+
+    `dns` says whether the pod's DNS is captured.
+    """
     yield _loopback(network)
     yield from _rules(network)
     yield from _routes(network)
+    if dns:
+        yield from _aliases(network)
     yield _sysctls(network)
 
 
@@ -85,6 +91,39 @@ def _routes(network: NetworkFacts) -> Iterator[Finding]:
             repair = None if routes else Repair.NETWORK
             remedy = f"somebody else uses table {SOURCE_TABLE}" if routes else ""
             yield Finding(check, Status.DRIFTED if routes else Status.MISSING, detail, remedy, repair)
+
+
+def _aliases(network: NetworkFacts) -> Iterator[Finding]:
+    """Of the families that the pod has an address of; queries in another one are refused."""
+    places = {each.ifindex: each.name for each in network.carriers}
+    for family, name in FAMILY_NAMES.items():
+        own = aliases.sources(network.ips, 6 if family == AF_INET6 else 4)
+        found = [route for route in network.aliases if route.family == family]
+        if not own:
+            continue
+        check = f"dns route {name}"
+        if not found:
+            detail = "resolvers' aliases are not local: the pod's queries are dropped"
+            yield Finding(check, Status.MISSING, detail, "", Repair.NETWORK)
+            continue
+        faults = [fault for route in found for fault in _faults(route, places, own)]
+        if faults:
+            yield Finding(check, Status.DRIFTED, "; ".join(faults), "", Repair.NETWORK)
+        else:
+            where = places[found[0].out_index]
+            yield Finding(check, Status.OK, f"resolvers' aliases are local at {where}")
+
+
+def _faults(route: Route, places: Mapping[int, str], own: Sequence[str]) -> Iterator[str]:
+    """Without a preferred source the kernel takes one of the pod's own, which is as good: IPv6 forgets it
+    together with the address.
+    """
+    if route.type != RTN_LOCAL:
+        yield f"resolvers' aliases have a route of type {route.type}, which is not local"
+    if route.out_index not in places:
+        yield f"resolvers' aliases are local at interface {route.out_index}, which has no address of the pod"
+    if route.source and route.source not in own:
+        yield f"queries come from {route.source} and the pod has {', '.join(own)}"
 
 
 def _sysctls(network: NetworkFacts) -> Finding:

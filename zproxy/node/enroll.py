@@ -18,6 +18,7 @@ from zproxy.model.workload import Workload
 from zproxy.net.netns import NAMED, Netns
 from zproxy.node import resolv_conf
 from zproxy.node.pod import Pod
+from zproxy.node.records import NO_RUNTIME, Origin
 from zproxy.node.routes import ExternalNetwork, PodNetwork
 from zproxy.node.workers import PodWorker
 from zproxy.steering.steering import PodSteering, Steering
@@ -35,6 +36,9 @@ class Sandbox(NamedTuple):
     """Its cgroup; empty leaves it to a look at its processes."""
     handed: str = ""
     """By which uid istio-cni handed it over; empty when somebody enrols it."""
+    origin: Origin = NO_RUNTIME
+    attachment: str = ""
+    """What its runtime calls it; empty when it was not its runtime that asked."""
 
 
 FORBIDDEN: Final = {"/proc/self/ns/net": "the daemon's own", "/proc/1/ns/net": "the host's"}
@@ -108,7 +112,7 @@ async def enroll(
         await straw.use(conf)
         former = await asyncio.to_thread(network.prepare)
         undo.push_async_callback(asyncio.to_thread, network_restore, network, former)
-        if options.dns:
+        if options.dns and interfaces:
             await asyncio.to_thread(network.capture_dns, addresses, interfaces[0])
         cookie = netns.cookie()
         steer = PodSteering(
@@ -129,6 +133,8 @@ async def enroll(
     pod.former_sysctls, pod.pid = former, sandbox.pid
     pod.cgroup, pod.given_cgroup = cgroup, sandbox.cgroup
     pod.handed = sandbox.handed
+    pod.origin = sandbox.origin
+    pod.attachment = sandbox.attachment
     return pod
 
 

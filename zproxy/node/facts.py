@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from zproxy.config import SOURCE_TABLE
+from zproxy.model import ports
 from zproxy.net import netlink
 from zproxy.net.netlink import Address, Interface, Listening, Route, Rule
 from zproxy.net.netns import Netns
+from zproxy.node import aliases
 from zproxy.node.routes import PROC_SYS, SYSCTLS
 from zproxy.steering.inspect_pod import Inspector, SteeringFacts
 
@@ -28,9 +30,13 @@ class NetworkFacts(NamedTuple):
     rules: tuple[Rule, ...]
     routes: tuple[Route, ...]
     """Of the table for borrowed sources."""
+    aliases: tuple[Route, ...]
+    """Those to the prefixes of resolvers' aliases, of the table of what is local."""
     sysctls: dict[str, str]
     """Those that enrolment sets, as far as this kernel has them."""
     listening: tuple[Listening, ...]
+    datagrams: tuple[int, ...]
+    """Inodes of the UDP sockets that take DNS queries."""
     has_ipv6: bool
     """Whether lo takes IPv6 routes."""
 
@@ -73,8 +79,10 @@ def _network() -> NetworkFacts:
         addresses=tuple(each for each in netlink.addresses() if each.ifindex != loopback),
         rules=tuple(rule for family in FAMILIES for rule in netlink.rules(family)),
         routes=tuple(route for family in FAMILIES for route in netlink.routes(family, SOURCE_TABLE)),
+        aliases=tuple(aliases.routes()),
         sysctls=dict(_sysctls()),
         listening=tuple(netlink.listening()),
+        datagrams=tuple(netlink.taking_datagrams(ports.DNS)),
         has_ipv6=_text(PROC_SYS / "net/ipv6/conf/lo/disable_ipv6") == "0",
     )
 

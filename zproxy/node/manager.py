@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,9 +23,10 @@ from zproxy.node.enroll import (
     unenroll,
 )
 from zproxy.node.pod import Pod
-from zproxy.node.records import Record, Records
+from zproxy.node.records import NO_RUNTIME, Origin, Record, Records
 from zproxy.node.refused import Refused
 from zproxy.node.stand_in import Handed, stand_in
+from zproxy.node.wish import Wish, wish
 from zproxy.node.workers import PlacedStraw, PodWorker, least_loaded
 from zproxy.state.store import Mesh
 from zproxy.steering.steering import Steering
@@ -54,10 +55,12 @@ class Manager:
         """Those that are steered and that this daemon could not take up: to nobody, so they are refused."""
         self.on_change: Callable[[int], object] = bool
         """Called with the cookie of a pod that was enrolled or left."""
+        self.on_gone: Callable[[Record], object] = bool
+        """Called with the record of a runtime's pod whose namespace is gone, and that nobody unenrolled."""
         self.lock = asyncio.Lock()
         """Hold it to look at a pod while nobody enrols or unenrols."""
 
-    async def enroll(
+    async def enroll(  # noqa: PLR0913 - one parameter for each thing that may be asked for
         self,
         pod: str,
         netns: str | None = None,
@@ -65,15 +68,19 @@ class Manager:
         service_account: str | None = None,
         options: dict[str, Any] | None = None,
         cgroup: str | None = None,
+        *,
+        origin: Origin = NO_RUNTIME,
+        attachment: str = "",
     ) -> dict[str, Any]:
         """Enrol `namespace/name`; return its row. Doing it again changes nothing. Raise EnrollError.
 
         `options` are those of PodOptions; an enrolled pod keeps those that are not given. `cgroup` names the
-        pod's own, which is looked for otherwise.
+        pod's own, which is looked for otherwise. `origin` is what a container
+        runtime calls the pod, `attachment` what its CNI plugin was told.
         """
         workload = self._workload(pod, service_account)
         handle = open_netns(pod, netns, pid)
-        sandbox = Sandbox(handle, pid, cgroup or "")
+        sandbox = Sandbox(handle, pid, cgroup or "", origin=origin, attachment=attachment)
         return await self.take(workload, sandbox, service_account, options or {})
 
     async def take(
@@ -104,6 +111,7 @@ class Manager:
                 if sandbox.cgroup and sandbox.cgroup != present.given_cgroup:
                     at = present.cgroup.path or "no cgroup of its own"
                     raise EnrollError(f"{pod} is enrolled with {at}; to change that, unenroll it first")
+                self._learn_origin(present, sandbox.origin)
                 has_changed = await self._change(present, options)
                 if present.handed and sandbox.handed:
                     self._rename(present, sandbox.handed)
@@ -134,6 +142,24 @@ class Manager:
         _log.info("unenrolled %s", pod)
         return row | {"state": "unenrolled"}
 
+    async def leave(self, pod: str, is_meant: Callable[[Record], bool]) -> bool:
+        """Unenrol the pod if there is a record of it and `is_meant` says so; return whether it did."""
+        async with self.lock:
+            record = self._records.get(pod)
+            if record is None or not is_meant(record):
+                return False
+            present = self.pods.get(pod)
+            if present is None:
+                await self._release(pod)
+                return True
+            await self._remove(present)
+        _log.info("unenrolled %s", pod)
+        return True
+
+    def wants(self, pod: str, ips: Collection[str] = ()) -> Wish:
+        """Say whether a pod that is born on this node is to be enrolled, and why."""
+        return wish(self._mesh(), self.node, pod, ips)
+
     async def restore(self) -> None:
         """Enrol again what was enrolled when the last daemon ended; what is gone is collected.
 
@@ -150,23 +176,26 @@ class Manager:
         try:
             if found is None and record.handed:
                 raise EnrollError("its namespace cannot be found; istio-cni has to hand it over again")
+            if found is None and record.origin.sandbox:
+                raise EnrollError("its sandbox was removed")
             if found is None:  # the path may be a new sandbox's
                 await self.enroll(
                     record.pod, record.netns, None, record.service_account, options, record.cgroup or None
                 )
             else:
                 workload = await self._workload_for(record, found)
-                sandbox = Sandbox(found, None, record.cgroup, record.handed)
+                sandbox = Sandbox(found, None, record.cgroup, record.handed, record.origin, record.attachment)
                 await self.take(workload, sandbox, record.service_account, options, restored=record)
         except ZproxyError as error:
-            if self._records.get(record.pod) is None:
-                return  # it was unenrolled meanwhile
+            if self._records.get(record.pod) is None or record.pod in self.pods:
+                return  # it was unenrolled, or handed over, meanwhile
             if found is not None or record.handed:
                 self.refuse(Refused(record.pod, record.netns, record.cookie, str(error)))
                 return
             _log.warning("not enrolled again, its namespace is gone: %s: %s", record.pod, error)
             async with self.lock:
                 await self._forget(record)
+            self._tell_gone(record)
 
     async def _workload_for(self, record: Record, netns: Netns) -> Workload:
         try:
@@ -198,11 +227,27 @@ class Manager:
 
     async def collect(self, pod: Pod) -> None:
         """Forget a pod whose namespace nobody can enter any more; the caller holds `lock`."""
+        record = self._records.get(pod.name)
         await self._remove(pod)
+        if record is not None:
+            self._tell_gone(record)
+
+    def _tell_gone(self, record: Record) -> None:
+        if record.origin.sandbox:
+            self.on_gone(record)
 
     async def recorded(self) -> set[int]:
         """Return the cookies of the pods that there is a record of."""
         return {record.cookie for record in await asyncio.to_thread(list, self._records.load())}
+
+    async def recorded_names(self, is_meant: Callable[[Record], bool]) -> list[str]:
+        """Return the pods (`namespace/name`) whose record is meant, enrolled or not."""
+        records = await asyncio.to_thread(list, self._records.load())
+        return [record.pod for record in records if is_meant(record)]
+
+    def present(self) -> set[str]:
+        """Return the names of the pods that are enrolled, those that nobody serves among them."""
+        return {*self.pods, *self.refused}
 
     async def straws(self) -> list[PlacedStraw]:
         """Return the straws of all pods, those that are being enrolled among them: it waits for these."""
@@ -230,6 +275,10 @@ class Manager:
 
     def _row(self, pod: Pod) -> dict[str, Any]:
         return pod.row(self.node, self._steering.attach_mode)
+
+    def check(self, pod: str) -> None:
+        """Raise EnrollError when the mesh does not have the pod so that it could be enrolled here."""
+        self._workload(pod, None)
 
     def _workload(self, pod: str, service_account: str | None) -> Workload:
         namespace, slash, name = pod.partition("/")
@@ -272,7 +321,8 @@ class Manager:
             return False
         if options.dns:
             addresses, interfaces = await asyncio.to_thread(pod.network.addresses)
-            await asyncio.to_thread(pod.network.capture_dns, addresses, interfaces[0])
+            if interfaces:  # or it has lost its addresses, and the reconciler does it when it has some again
+                await asyncio.to_thread(pod.network.capture_dns, addresses, interfaces[0])
         record = self._records.get(pod.name)
         await asyncio.to_thread(self._steering.choose, pod.cookie, options)
         if not options.dns:
@@ -282,6 +332,13 @@ class Manager:
             self._records.save(record._replace(options=options))
         _warn(pod)
         return True
+
+    def _learn_origin(self, pod: Pod, origin: Origin) -> None:
+        """Keep which pod of a runtime it is, where that was not known when it was enrolled."""
+        record = self._records.get(pod.name)
+        if origin.sandbox and origin != pod.origin and record is not None:
+            pod.origin = origin
+            self._records.save(record._replace(origin=origin))
 
     async def _add(
         self, workload: Workload, sandbox: Sandbox, service_account: str | None, options: PodOptions

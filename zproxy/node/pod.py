@@ -8,7 +8,7 @@ from zproxy.model.attach import Attach
 from zproxy.model.pod import PodOptions
 from zproxy.model.workload import Workload
 from zproxy.net.netns import Netns
-from zproxy.node.records import Record
+from zproxy.node.records import NO_RUNTIME, Record
 from zproxy.node.routes import ExternalNetwork, PodNetwork
 from zproxy.node.workers import PlacedStraw
 from zproxy.steering.pod_cgroups import PodCgroup
@@ -41,6 +41,9 @@ class Pod:
         """As enrolment asked for it."""
         self.handed = ""
         """By which uid istio-cni handed it over; empty for one that somebody enrolled."""
+        self.origin = NO_RUNTIME
+        self.attachment = ""
+        """What its runtime calls it, where that enrolled it."""
         self.since = datetime.now(UTC)
 
     @property
@@ -60,6 +63,8 @@ class Pod:
             self.given_cgroup,
             self.handed,
             self.workload.trust_domain if self.handed else "",
+            self.origin,
+            self.attachment,
             isinstance(self.network, ExternalNetwork),
         )
 
@@ -82,6 +87,8 @@ class Pod:
             "attach": mode.value if self.cgroup.path is not None else Attach.ROOT.value,
             "cgroup": str(self.cgroup.path or ""),
             "cgroup_why": self.cgroup.why,
+            "sandbox": self.origin.sandbox,
+            "pod_uid": self.origin.uid,
             "since": self.since.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "listeners": self.straw.ports,
             "worker": self.straw.worker.number,

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from zproxy.config import PIN_ROOT, RUN_ROOT
+from zproxy.config import CGROUP_ROOT, PIN_ROOT, RUN_ROOT
 from zproxy.node.records import Record, Records
 from zproxy.steering.inspect_pod import Inspector
 from zproxy.steering.objects import Objects, Unusable, open_maps, open_programs
@@ -38,6 +38,14 @@ class Site:
     def lock(self) -> Path:
         """The file that the daemon holds a lock on for as long as it lives."""
         return self.run / "lock"
+
+    @property
+    def cgroup_root(self) -> Path | None:
+        """The cgroup that the daemon was given as the node's root, None where it took the machine's."""
+        try:
+            return Path((self.run / CGROUP_ROOT).read_text())
+        except OSError:
+            return None
 
     def daemon(self) -> int | None:
         """Return the process id of the living daemon; None when there is none, 0 when only that is hidden.

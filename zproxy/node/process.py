@@ -8,11 +8,14 @@ import resource
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
-from zproxy.config import RUN_ROOT
-from zproxy.errors import ConfigError
+from zproxy.config import CGROUP_ROOT, RUN_ROOT
+from zproxy.errors import ConfigError, RequirementError
+from zproxy.model import capabilities
 from zproxy.net.drivers import name_thread
+from zproxy.steering import probe
 
 COLLECT_AFTER: Final = 10_000
 """Container objects made and not freed before the young ones are searched for cycles: under a millisecond."""
@@ -47,6 +50,26 @@ def only_daemon(node: str) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def note_cgroup_root(node: str, root: Path | None) -> None:
+    """Leave word of --cgroup-root for who looks at the node without its daemon; None where none was given."""
+    path = RUN_ROOT / node / CGROUP_ROOT
+    if root is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.write_text(str(root))
+
+
+def require_capabilities() -> None:
+    """Raise RequirementError when this process lacks one, named with what it is for.
+
+    Asked before anything is begun: what the kernel says later, to a setns(2) deep inside of an enrolment,
+    names neither the capability nor the remedy.
+    """
+    lacking = capabilities.missing(probe.capabilities())
+    if lacking:
+        raise RequirementError(capabilities.complaint(lacking))
 
 
 def calm_collector() -> None:

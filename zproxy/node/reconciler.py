@@ -88,7 +88,7 @@ class Reconciler:
         """Look at everything once."""
         await self._look_at_node()
         await self._manager.restore()
-        await self._collect()
+        await self.collect()
         for pod in tuple(self._manager.pods.values()):
             self._due[pod.cookie] = None
         self._watches.keep({pod.cookie for pod in self._manager.pods.values()})
@@ -185,9 +185,16 @@ class Reconciler:
         if repair is Repair.LISTENERS:
             await pod.straw.reopen()
         elif repair is Repair.NETWORK:
-            await in_thread(pod.network.prepare)
+            await in_thread(partial(self._prepare, pod, facts))
         elif repair is Repair.STEERING:
             await in_thread(partial(self._attach, pod, facts))
+
+    def _prepare(self, pod: Pod, facts: PodFacts) -> None:
+        """Its routes have an address as source and an interface, which may be others than at enrolment."""
+        pod.network.prepare()
+        network = facts.network
+        if pod.options.dns and network.carriers:
+            pod.network.capture_dns(network.ips, network.carriers[0].name)
 
     def _attach(self, pod: Pod, facts: PodFacts) -> None:
         self._steering.attach(
@@ -219,7 +226,7 @@ class Reconciler:
         except (OSError, ZproxyError) as error:
             self.log.failed(whose, error)
 
-    async def _collect(self) -> None:
+    async def collect(self) -> None:
         """Forget pods that nobody can enter any more, and what is left of others in maps and pins.
 
         A pod that was handed over goes when whoever did that says so: its namespace may be mounted where only

@@ -4,9 +4,21 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from zproxy.model.pod import DEFAULT_OPTIONS, PodOptions
+
+
+class Origin(NamedTuple):
+    """Which pod of a container runtime it is; empty for a namespace that somebody named."""
+
+    uid: str = ""
+    """The pod's own; a pod that is made anew under the same name has another."""
+    sandbox: str = ""
+    """Id of its sandbox; a pod whose sandbox is made anew has another."""
+
+
+NO_RUNTIME: Final = Origin()
 
 
 class Record(NamedTuple):
@@ -28,6 +40,9 @@ class Record(NamedTuple):
     """By which uid istio-cni handed it over; empty for one that somebody enrolled."""
     trust_domain: str = ""
     """That of its identity, where it was handed over: the mesh may not have its record yet."""
+    origin: Origin = NO_RUNTIME
+    attachment: str = ""
+    """What its runtime calls it, see births.py; empty when it was not enrolled at its birth."""
     is_external: bool = False
     """Whether others steer it: rules and routes in its namespace are theirs."""
 
@@ -81,6 +96,10 @@ class Records:
 def _read(path: Path) -> Record | None:
     try:
         fields = json.loads(path.read_text())
-        return Record(**fields | {"options": PodOptions.of_json(fields.get("options", {}))})
+        read = {
+            "options": PodOptions.of_json(fields.get("options", {})),
+            "origin": Origin(*fields.get("origin", ())),
+        }
+        return Record(**fields | read)
     except (OSError, ValueError, TypeError, AttributeError):
         return None

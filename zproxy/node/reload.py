@@ -4,7 +4,8 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
@@ -12,10 +13,10 @@ from zproxy.errors import ConfigError, WorkerFailed
 from zproxy.net.tasks import in_thread
 from zproxy.node.workers import PlacedStraw, PodWorker
 from zproxy.sources import file
-from zproxy.sources.pace import considerate
+from zproxy.sources.pace import Pause, considerate
 from zproxy.state.dangling import dangling
 from zproxy.state.policy import prepare
-from zproxy.state.store import Change, Mesh
+from zproxy.state.store import Change, Mesh, Records
 
 LOOK_S: Final = 0.5
 """Between looks at the file. A change is taken when two looks see the same, so within twice this."""
@@ -41,14 +42,21 @@ def stamp_of(path: Path) -> Stamp:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
+Reading = Callable[[Pause], Records]
+"""Makes records, in a thread; raises ConfigError when they are bad."""
+
+
 class CurrentMesh:
     """Called, it returns the snapshot that decides about new connections; any thread may call it."""
 
-    def __init__(self, path: Path, mesh: Mesh, stamp: Stamp) -> None:
-        """Begin with `mesh`, which `path` described when it had the state `stamp`."""
+    def __init__(self, path: Path | None, mesh: Mesh, stamp: Stamp = None) -> None:
+        """Begin with `mesh`, which `path` described when it had the state `stamp`; None is no file."""
         self._path = path
         self._mesh = mesh
         self._stamp = stamp
+        self.other: Callable[[], Reading] | None = None
+        """A source beside the file, or instead of one: asked on the event loop, read in a thread. Of two
+        records with one key the file's counts."""
         self.behind: dict[str, str] = {}
         """Pods and workers that stumbled over the mesh that holds, and over what; tried again at the next."""
         prepare(mesh)
@@ -59,10 +67,10 @@ class CurrentMesh:
 
     async def watch(self, is_old: asyncio.Event) -> None:
         """Set `is_old` whenever the file has become another and stays so for a moment."""
-        before = self._stamp
-        while True:
+        path, before = self._path, self._stamp
+        while path is not None:
             await asyncio.sleep(LOOK_S)
-            now = await in_thread(lambda: stamp_of(self._path))
+            now = await in_thread(lambda: stamp_of(path))
             if now == before and now != self._stamp:
                 is_old.set()
             before = now
@@ -71,13 +79,13 @@ class CurrentMesh:
         """Say in the log which references of the mesh lead nowhere: a line for each, and not too many."""
         lines = dangling(self._mesh)
         for line in islice(lines, NAMED):
-            _log.warning("%s: %s", self._path, line)
+            _log.warning("%s: %s", self._path or "the mesh", line)
         more = sum(1 for _ in lines)
         if more:
-            _log.warning("%s: %d more references lead nowhere", self._path, more)
+            _log.warning("%s: %d more references lead nowhere", self._path or "the mesh", more)
 
     async def reload(self, straws: Straws, workers: Sequence[PodWorker]) -> None:
-        """Read the file again; when it is bad, say so and keep what there is. One call at a time.
+        """Read the sources again; when one is bad, say so and keep what there is. One call at a time.
 
         `straws` is asked when the new mesh holds: whoever has a straw by then may have used the old one.
 
@@ -87,15 +95,15 @@ class CurrentMesh:
         Whoever fails at that is told in the log and in `behind`, and keeps nobody else from it. Raise
         WorkerFailed: then the daemon ends.
         """
-        self._stamp = stamp_of(self._path)
         former = self._mesh
         try:
-            mesh, change = await in_thread(lambda: _read(self._path, former))
+            readings = self._readings()
+            mesh, change = await in_thread(lambda: _read(readings, former))
         except ConfigError as error:
             _log.error("the mesh stays as it was: %s", error)
             return
         except Exception:  # whatever it stumbled over, the next file may be another
-            _log.exception("the mesh stays as it was: its file could not be read")
+            _log.exception("the mesh stays as it was: it could not be read")
             return
         self._mesh = mesh
         were_behind, self.behind = self.behind, {}
@@ -105,7 +113,15 @@ class CurrentMesh:
                 await self._reach(straw.name, straw.on_mesh(former))
         for worker in workers:
             await self._reach(f"worker {worker.number}", worker.on_mesh(mesh.workloads))
-        _log.info("the mesh was read again and has %s; %s", _sizes(mesh), _summary(change))
+        level = logging.DEBUG if self.other is not None and change.is_empty else logging.INFO
+        _log.log(level, "the mesh was read again and has %s; %s", _sizes(mesh), _summary(change))
+
+    def _readings(self) -> list[Reading]:
+        readings = [] if self.other is None else [self.other()]
+        if self._path is not None:
+            self._stamp = stamp_of(self._path)
+            readings.append(partial(file.read, self._path))
+        return readings
 
     async def _reach(self, who: str, work: Awaitable[None]) -> None:
         """Let one have the new mesh; what goes wrong there is its own affair, unless its worker is lost."""
@@ -118,9 +134,10 @@ class CurrentMesh:
             _log.exception("%s stumbled over the new mesh; what it has open may go on as before", who)
 
 
-def _read(path: Path, former: Mesh) -> tuple[Mesh, Change]:
+def _read(readings: Sequence[Reading], former: Mesh) -> tuple[Mesh, Change]:
     with considerate() as pause:
-        change = Change.to(file.read(path, pause), former)
+        kinds = zip(*(reading(pause) for reading in readings), strict=True)
+        change = Change.to(Records(*(tuple(chain.from_iterable(kind)) for kind in kinds)), former)
     mesh = former if change.is_empty else former.changed(change)
     prepare(mesh)
     return mesh, change

@@ -89,7 +89,7 @@ class NodeLook:
             yield Finding("pins", Status.MISSING, self._fault, remedy)
             return
         try:
-            root = cgroups.root_cgroup()
+            root = self._site.cgroup_root or cgroups.root_cgroup()
         except RequirementError as error:
             yield Finding("cgroup v2", Status.MISSING, str(error), "`zproxy doctor` says more")
             return

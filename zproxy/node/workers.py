@@ -142,10 +142,10 @@ class PlacedStraw:
         return await self.worker.call(look)
 
     async def sockets(self) -> frozenset[int]:
-        """Return the inodes of the listening sockets."""
+        """Return the inodes of the listening sockets, and of the one that takes queries."""
 
         def look() -> frozenset[int]:
-            return frozenset(os.fstat(each.sock.fileno()).st_ino for each in self._straw.listeners)
+            return frozenset(os.fstat(fd).st_ino for fd in self._straw.descriptors())
 
         return await self.worker.call(look)
 

@@ -70,6 +70,11 @@ class Straw:
         """Yield the tunnels of this pod, dialled and accepted."""
         return itertools.chain(tuple(self.pod.pool.tunnels()), tuple(self.pod.tunnels))
 
+    def descriptors(self) -> list[int]:
+        """Return those of the sockets that take what comes: listeners, and the one for queries by UDP."""
+        found = [*(listener.sock.fileno() for listener in self.listeners), self.dns.datagrams_fd]
+        return [each for each in found if each >= 0]
+
     def on_mesh(self, former: Mesh) -> Recheck:
         """Drop dialled tunnels that lead to somebody else, now that another mesh took the place of `former`.
 
@@ -96,6 +101,8 @@ class Straw:
 
         Connections that it had accepted live on.
         """
+        if self.dns.datagrams_fd < 0:
+            self.dns.open(_bound(ports.DNS, self.pod.sockets.bind_datagrams))
         for number, listener in enumerate(self.listeners):
             if not listener.is_listening:
                 sock = _bound(listener.port, self._listen)

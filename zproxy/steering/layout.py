@@ -14,7 +14,7 @@ from zproxy.model.addr import Endpoint, canonical_ip
 from zproxy.model.pod import DEFAULT_OPTIONS, PodOptions, UdpPolicy
 from zproxy.steering.info import MapInfo, MapType
 
-LAYOUT: Final = 3
+LAYOUT: Final = 4
 """ZP_LAYOUT: maps of another number are not reused."""
 POD_IP4: Final = 1
 """ZP_POD_IP4 in zp_pods.flags: the pod has an IPv4 address to be steered to."""
@@ -134,6 +134,7 @@ REASONS: Final = (
     "fail_open_in",
     "ports_scarce",
     "begun_before",
+    "alias_blocked",
 )
 """Names of enum zp_reason (bpf/lib/reasons.h), by number."""
 

@@ -34,5 +34,6 @@ MEANINGS: Final[Mapping[str, str]] = {
     "fail_open_in": "inbound packets let in in the clear, likewise",
     "ports_scarce": "connects made while nine tenths of the pod's source ports were in use",
     "begun_before": "TCP handshakes let out in the clear: of connects from before the pod was enrolled",
+    "alias_blocked": "DNS queries not let out in the clear: the routes to the straw were gone, or DNS is off",
 }
 """Reason → what it counts."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from zproxy.config import BPFFS, RUN_ROOT
+from zproxy.model.capabilities import SYS_ADMIN
 from zproxy.steering.handles import pinned_nodes
 from zproxy.steering.hooks import HOOKS, Place
 from zproxy.steering.info import AttachType, prog_info
@@ -30,7 +31,6 @@ NAMED_NETNS: Final = Path("/run/netns")
 PORT_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 ROOT_HOOKS: Final = tuple(hook.attach_type for hook in HOOKS.values() if hook.place is Place.ROOT)
 """Where zproxy attaches at the root of the cgroup hierarchy."""
-CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN, CAP_BPF = 12, 13, 21, 39
 _CGROUP_ROOT_INODE: Final = 1
 _ALLOW_MULTI: Final = 2
 _CHILD_S: Final = 20.0
@@ -114,7 +114,7 @@ def gather() -> Facts:
 
 def may_read_maps() -> bool:
     """Whether this process may open maps by id, which takes CAP_SYS_ADMIN."""
-    return bool(capabilities() >> CAP_SYS_ADMIN & 1)
+    return bool(capabilities() >> SYS_ADMIN.bit & 1)
 
 
 def capabilities(status: Path = Path("/proc/self/status")) -> int:

@@ -78,18 +78,21 @@ class Steering:
         *,
         pin_root: Path = PIN_ROOT,
         cgroup: Path | None = None,
+        cgroup_root: Path | None = None,
         attach: Attach = Attach.BOTH,
         probes: ProbeWish = DEFAULT_PROBES,
     ) -> "Steering":
         """Adopt what is pinned for `node`, or compile and load it, and attach what serves all pods.
 
-        `cgroup` stands in for the root of the hierarchy. Blocks for a second at most, for some milliseconds
-        when it adopts. Raise RequirementError when the machine lacks something, ConfigError for a wish that
-        cannot be had, else SteeringError; an exclusive attachment is found before anything is changed.
+        `cgroup` stands in for the root of the hierarchy where programs are attached, `cgroup_root` for what
+        all paths begin at as well: the root of a node that is itself a container. Blocks for a second at
+        most, for some milliseconds when it adopts. Raise RequirementError when the machine lacks something,
+        ConfigError for a wish that cannot be had, else SteeringError; an exclusive attachment is found before
+        anything is changed.
         """
         if os.geteuid() != 0:
             raise RequirementError("steering needs root (CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN); use sudo")
-        root = cgroups.root_cgroup()
+        root = cgroups.root_cgroup() if cgroup_root is None else cgroups.given_root(cgroup_root)
         places = Places(cgroup or root, root, cgroups.own_cgroup(root))
         chosen = kubelet.choose(probes, root)
         _refuse_exclusive(attach, places)

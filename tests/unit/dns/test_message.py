@@ -56,6 +56,28 @@ def test_how_much_the_client_takes(said: int, payload: int) -> None:
     assert parse(wire(use_edns=0, payload=said)).payload == payload
 
 
+def test_the_same_question_again_has_its_own_id() -> None:
+    first, second = parse(with_id(wire(), 7)), parse(with_id(wire(), 0xFFFF))
+    assert (first.id, second.id) == (7, 0xFFFF)
+    assert first.wire[2:] == second.wire[2:]
+    replies = [answered(second, 1, 512), dns.message.from_wire(failure(second, dns.rcode.SERVFAIL, WHY, ""))]
+    assert [reply.id for reply in replies] == [0xFFFF, 0xFFFF]
+
+
+@pytest.mark.parametrize("bad", [wire() + b"trailing", wire(use_edns=1)], ids=["format", "version"])
+def test_the_same_fault_again_has_its_own_id(bad: bytes) -> None:
+    for number in (7, 0xFFFF):
+        with pytest.raises(MalformedError) as caught:
+            parse(with_id(bad, number))
+        assert dns.message.from_wire(caught.value.reply).id == number
+
+
+def test_a_question_of_any_length_is_read() -> None:
+    long = dns.message.make_query("a.test", "A", use_edns=0, pad=600).to_wire()
+    assert len(long) > SMALLEST_PAYLOAD
+    assert parse(long).name == "a.test"
+
+
 def test_another_class_is_none_of_ours() -> None:
     assert parse(wire("version.bind", "TXT", rdclass="CH")).kind == dns.rdatatype.NONE
 

@@ -53,6 +53,18 @@ def test_rules_and_routes_of_a_table(pod: Namespace, family: int, option: str) -
 
 
 @pytest.mark.root
+@pytest.mark.parametrize(
+    ("prefix", "family"), [("10.66.0.0/16", socket.AF_INET), ("fd66::/64", socket.AF_INET6)]
+)
+def test_a_route_says_where_to_and_from_whom(pod: Namespace, prefix: str, family: int) -> None:
+    source = pod.ip4 if family == socket.AF_INET else pod.ip6
+    ip("-n", pod.name, "route", "add", "local", prefix, "dev", "eth0", "src", source, "table", "300")
+    destination, _, length = prefix.partition("/")
+    wanted = Route(family, 2, int(length), eth0(pod), destination, source)
+    assert pod.run(lambda: netlink.routes(family, 300)) == [wanted]
+
+
+@pytest.mark.root
 def test_listening_sockets_are_known_by_cookie_and_inode(pod: Namespace) -> None:
     with pod.listen(7001, backlog=7) as six, pod.listen(7002, "127.0.0.1") as four:
         with pod.socket() as waiting:
@@ -64,6 +76,22 @@ def test_listening_sockets_are_known_by_cookie_and_inode(pod: Namespace) -> None
             entry = found[sock.getsockname()[1]]
             assert struct.pack("=Q", entry.cookie) == sock.getsockopt(socket.SOL_SOCKET, 57, 8)
             assert re.fullmatch(rf"socket:\[{entry.inode}\]", _target(sock))
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_who_takes_datagrams_on_a_port_is_known_by_inode(pod: Namespace, family: int) -> None:
+    sockets = [pod.socket(family, socket.SOCK_DGRAM) for _ in range(3)]
+    taking, elsewhere, connected = sockets
+    taking.bind(("", 7001))
+    elsewhere.bind(("", 7002))
+    connected.connect((pod.ip4 if family == socket.AF_INET else pod.ip6, 7001))
+    (inode,) = pod.run(lambda: netlink.taking_datagrams(7001))
+    assert _target(taking) == f"socket:[{inode}]"
+    assert pod.run(lambda: netlink.taking_datagrams(connected.getsockname()[1])) == []
+    for sock in sockets:
+        sock.close()
+    assert pod.run(lambda: netlink.taking_datagrams(7001)) == []
 
 
 @pytest.mark.root

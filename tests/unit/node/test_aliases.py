@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.netns import Namespace
+from tests.support.netns import Namespace, batch
 from tests.support.podstate import routes
 from zproxy.node.routes import PodNetwork
 from zproxy.steering.resolvers import PREFIX4, PREFIX6
@@ -24,6 +24,15 @@ def test_both_prefixes_lead_to_the_pod_itself_with_its_own_source(pod: Namespace
 def test_a_family_that_the_pod_lacks_gets_none(pod: Namespace) -> None:
     PodNetwork(pod.netns).capture_dns([pod.ip4], pod.interface)
     assert len(local(pod)) == 1
+
+
+def test_an_address_that_is_still_looked_for_duplicates_of_holds_nothing_up(pod: Namespace) -> None:
+    fresh = pod.ip6.removesuffix("::1") + "::77"
+    batch(pod.name, [f"addr del {pod.ip6}/64 dev eth0"])
+    pod.sysctl("ipv6.conf.eth0.dad_transmits", "60")
+    batch(pod.name, [f"addr add {fresh}/64 dev eth0"])
+    PodNetwork(pod.netns).capture_dns([pod.ip4, fresh], pod.interface)
+    assert [f"dev {pod.interface}" in route for route in local(pod)] == [True, True]
 
 
 def test_doing_it_twice_is_doing_it_once_and_undoing_leaves_nothing(pod: Namespace) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from zproxy.errors import ZproxyError
+from zproxy.errors import NoDaemon, ZproxyError
 from zproxy.node import client
 from zproxy.node.client import Client, running_nodes, socket_path
 
@@ -93,14 +93,14 @@ def test_the_daemon_s_sentence_is_raised() -> None:
 def test_an_answer_that_breaks_off_is_a_sentence(answer: bytes) -> None:
     with (
         daemon("node-a", answer),
-        pytest.raises(ZproxyError, match="node-a closed the connection without an answer"),
+        pytest.raises(NoDaemon, match="node-a closed the connection without an answer"),
     ):
         Client("node-a").call("pods")
 
 
 def test_without_a_daemon_the_sentence_says_how_to_start_one() -> None:
     with pytest.raises(
-        ZproxyError, match=r"no zproxy daemon runs for node node-a; .* `zproxy run --node node-a`"
+        NoDaemon, match=r"no zproxy daemon runs for node node-a; .* `zproxy run --node node-a`"
     ):
         Client("node-a").call("pods")
 
@@ -108,19 +108,18 @@ def test_without_a_daemon_the_sentence_says_how_to_start_one() -> None:
 def test_a_dead_daemon_s_socket_is_no_daemon() -> None:
     with listening("node-a"):
         pass
-    with pytest.raises(ZproxyError, match="no zproxy daemon runs for node node-a"):
+    with pytest.raises(NoDaemon, match="no zproxy daemon runs for node node-a"):
         Client("node-a").call("pods")
     assert running_nodes() == []
 
 
-def test_a_daemon_that_is_stuck_is_waited_for_with_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "ANSWER_S", 0.05)
+def test_a_daemon_that_is_stuck_is_waited_for_with_an_end() -> None:
     begun = time.monotonic()
     with (
         listening("node-a"),
-        pytest.raises(ZproxyError, match="the daemon of node-a did not answer: timed out"),
+        pytest.raises(NoDaemon, match="the daemon of node-a did not answer: timed out"),
     ):
-        Client("node-a").call("pods")
+        Client("node-a", 0.05).call("pods")
     assert time.monotonic() - begun < 2
 
 

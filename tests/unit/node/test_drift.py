@@ -59,6 +59,11 @@ def _ours(each: Rule | Route) -> bool:
     return not isinstance(each, Rule) or each.table == 100
 
 
+def alias(**changes: Any) -> PodFacts:
+    four, six = NETWORK.aliases
+    return network(aliases=(four._replace(**changes), six))
+
+
 def unlike(facts: PodFacts) -> list[Finding]:
     return [finding for finding in judge(WANTED, facts) if finding.status is not Status.OK]
 
@@ -76,12 +81,15 @@ def test_a_healthy_pod_has_nothing_but_ok() -> None:
         "listener 15006",
         "listener 15008",
         "listener 15053",
+        "listener 15053/udp",
         "listener slot",
         "loopback",
         "rule IPv4",
         "rule IPv6",
         "route IPv4",
         "route IPv6",
+        "dns route IPv4",
+        "dns route IPv6",
         "sysctls",
     ]
 
@@ -138,6 +146,12 @@ CASES = {
     "nobody accepts": Case(
         network(listening=(*OTHERS, FULL)), "listener 15008", D, None, "1025 connections wait"
     ),
+    "no queries by UDP": Case(
+        network(datagrams=()), "listener 15053/udp", M, Repair.LISTENERS, "nobody takes queries"
+    ),
+    "a stranger takes queries": Case(
+        network(datagrams=(999,)), "listener 15053/udp", M, Repair.LISTENERS, "somebody else"
+    ),
     "empty slot": Case(steering(listener=0), "listener slot", M, Repair.STEERING, "no socket"),
     "another socket in the slot": Case(steering(listener=1), "listener slot", D, Repair.STEERING, "1 is no"),
     "lo down": Case(network(interfaces=(LO._replace(is_up=False), ETH0)), "loopback", M, None, "lo is down"),
@@ -153,6 +167,23 @@ CASES = {
     "another route there": Case(
         network(routes=(Route(2, 1, 24, 7), NETWORK.routes[1])), "route IPv4", D, None, "local default"
     ),
+    "aliases lead nowhere": Case(
+        without(2, aliases=NETWORK.aliases), "dns route IPv4", M, Repair.NETWORK, "queries are dropped"
+    ),
+    "aliases of IPv6 lead nowhere": Case(
+        without(10, aliases=NETWORK.aliases), "dns route IPv6", M, Repair.NETWORK, "queries are dropped"
+    ),
+    "aliases with a former source": Case(
+        alias(source="10.0.0.9"),
+        "dns route IPv4",
+        D,
+        Repair.NETWORK,
+        "from 10.0.0.9 and the pod has 10.0.0.1",
+    ),
+    "aliases at a former interface": Case(
+        alias(out_index=9), "dns route IPv4", D, Repair.NETWORK, "interface 9"
+    ),
+    "aliases elsewhere": Case(alias(type=1), "dns route IPv4", D, Repair.NETWORK, "type 1"),
     "IPv6 off on lo": Case(network(has_ipv6=False, routes=NETWORK.routes[:1]), "route IPv6", N, None, "off"),
     "no IPv6 at all": Case(
         network(rules=NETWORK.rules[:2]), "rule IPv6", N, None, "this namespace has no IPv6"
@@ -199,6 +230,24 @@ def test_a_link_local_address_is_no_destination() -> None:
         steering=STEERING._replace(entry=ENTRY._replace(ip6=""), slots={"10.0.0.1": 3, "fe80::1": 3})
     )
     assert unlike(facts) == []
+
+
+def test_aliases_of_a_family_that_the_pod_has_not_are_not_missed() -> None:
+    facts = network(addresses=NETWORK.addresses[:1], aliases=NETWORK.aliases[:1])
+    facts = facts._replace(steering=STEERING._replace(entry=ENTRY._replace(ip6=""), slots={"10.0.0.1": 3}))
+    assert unlike(facts) == []
+
+
+def test_the_kernel_may_choose_the_source_of_queries() -> None:
+    assert unlike(alias(source="")) == []
+
+
+def test_a_pod_whose_dns_is_left_alone_needs_no_aliases() -> None:
+    options = PodOptions(dns=False)
+    facts = network(aliases=())._replace(steering=STEERING._replace(entry=ENTRY._replace(options=options)))
+    findings = judge(WANTED._replace(options=options), facts)
+    assert {finding.status for finding in findings} == {Status.OK}
+    assert not any(finding.check.startswith("dns") for finding in findings)
 
 
 def test_whose_listeners_they_are_may_be_unknown() -> None:

@@ -1,5 +1,8 @@
 """The facts of a namespace, read in one go."""
 
+import os
+import socket
+
 import pytest
 
 from tests.support.netns import ip, pair
@@ -13,8 +16,11 @@ pytestmark = pytest.mark.root
 def test_a_prepared_namespace_is_described_whole() -> None:
     with pair() as (pod, _):
         PodNetwork(pod.netns).prepare()
+        PodNetwork(pod.netns).capture_dns(pod.ips, pod.interface)
         ip("-n", pod.name, "link", "add", "bare", "type", "veth", "peer", "name", "far")
-        with pod.listen(15008):
+        with pod.listen(15008), pod.socket(kind=socket.SOCK_DGRAM) as taking:
+            taking.bind(("", 15053))
+            inode = os.fstat(taking.fileno()).st_ino
             inspector = FakeSteering().inspector
             found = gather(inspector, 1, pod.netns)  # type: ignore[arg-type] # stands for the kernel's
         network = found.network
@@ -25,6 +31,8 @@ def test_a_prepared_namespace_is_described_whole() -> None:
         assert len([rule for rule in network.rules if rule.table == 100]) == 2
         assert [(route.type, route.prefix_length) for route in network.routes] == [(2, 0)] * 2
         assert [each.port for each in network.listening] == [15008]
+        assert network.datagrams == (inode,)
+        assert [route.source for route in network.aliases] == [pod.ip4, pod.ip6]
         assert network.has_ipv6
         assert found.steering.entry is None
 

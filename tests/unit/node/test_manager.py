@@ -18,7 +18,7 @@ from tests.support.steering import NODE, Bench, bench, open_files, pod_of
 from zproxy.errors import EnrollError, SteeringError
 from zproxy.model.workload import Protocol
 from zproxy.net import namespaces
-from zproxy.node.records import Record
+from zproxy.node.records import Origin, Record
 from zproxy.node.refused import Refused
 from zproxy.steering.resolvers import PREFIX4
 
@@ -77,6 +77,8 @@ def test_the_row_of_an_enrolled_pod_is_what_the_kernel_says(node: Bench, client:
             "cookie": client.netns.cookie(),
         },
         "service_account": "client",
+        "sandbox": "",
+        "pod_uid": "",
         "identity": "spiffe://cluster.local/ns/demo/sa/client",
         "state": "enrolled",
         "reason": "",
@@ -363,6 +365,35 @@ def test_a_name_that_is_another_namespace_by_now_does_not_keep_the_dead_one(
 
 
 @pytest.mark.root
+def test_a_runtimes_pod_is_never_taken_up_by_a_path_that_may_be_anothers(
+    node: Bench, client: Namespace
+) -> None:
+    gone = Record("demo/client", client.netns.path, 1, None, {}, origin=Origin("8d1f", "5a9dc0"))
+    node.records.save(gone)
+    node.manager = node.new_manager()
+    told: list[Record] = []
+    node.manager.on_gone = told.append
+    asyncio.run(node.manager.restore())
+    assert node.steering.calls == [("detach", 1)]
+    assert told == [gone]
+    assert list(node.records.load()) == []
+
+
+@pytest.mark.root
+def test_where_a_pod_came_from_is_kept_and_told_when_it_is_gone(node: Bench, client: Namespace) -> None:
+    origin = Origin("8d1f", "5a9dc0")
+    told: list[Record] = []
+    node.enroll("demo/client", netns=client.name)
+    assert node.enroll("demo/client", netns=client.name, origin=origin)["sandbox"] == "5a9dc0"
+    restart(node)
+    node.manager.on_gone = told.append
+    (row,) = node.manager.rows()
+    assert (row["sandbox"], row["pod_uid"]) == ("5a9dc0", "8d1f")
+    asyncio.run(node.manager.collect(node.manager.pods["demo/client"]))
+    assert [record.origin for record in told] == [origin]
+
+
+@pytest.mark.root
 def test_a_pod_that_cannot_be_taken_up_stays_refused_until_that_is_mended(
     node: Bench, client: Namespace, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -433,18 +464,29 @@ def test_an_option_that_there_is_not_is_a_sentence(node: Bench, client: Namespac
     assert node.manager.rows() == []
 
 
+def is_captured(pod: Namespace) -> bool:
+    return PREFIX4 in pod.execute("ip", "route", "show", "table", "local").stdout
+
+
 @pytest.mark.root
 def test_dns_is_captured_unless_it_is_left_alone(node: Bench, client: Namespace) -> None:
-    def is_captured() -> bool:
-        return PREFIX4 in client.execute("ip", "route", "show", "table", "local").stdout
-
     assert node.enroll("demo/client", netns=client.name)["dns"] is True
-    assert is_captured()
+    assert is_captured(client)
     assert node.enroll("demo/client", netns=client.name, options={"dns": False})["changed"] is True
-    assert not is_captured()
+    assert not is_captured(client)
     assert node.enroll("demo/client", netns=client.name)["dns"] is False
     assert node.enroll("demo/client", netns=client.name, options={"dns": True})["dns"] is True
-    assert is_captured()
+    assert is_captured(client)
+
+
+@pytest.mark.root
+def test_dns_of_a_pod_that_has_lost_its_addresses_is_captured_when_it_has_some_again(
+    node: Bench, client: Namespace
+) -> None:
+    node.enroll("demo/client", netns=client.name, options={"dns": False})
+    client.execute("ip", "addr", "flush", "dev", client.interface)
+    assert node.enroll("demo/client", netns=client.name, options={"dns": True})["dns"] is True
+    assert not is_captured(client)
 
 
 @pytest.mark.root

@@ -5,8 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from zproxy.config import RUN_ROOT
+from zproxy.errors import RequirementError
+from zproxy.model.capabilities import NEEDED, SYS_ADMIN
 from zproxy.node import process
+from zproxy.node.present import Site
+from zproxy.steering import probe
 
 ROOT = Path(__file__).parents[3]
 
@@ -32,3 +38,23 @@ def test_the_daemon_takes_all_descriptors_that_it_may_have() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_capability_that_is_missing_ends_the_start_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = sum(1 << each.bit for each in NEEDED)
+    monkeypatch.setattr(probe, "capabilities", lambda: held)
+    process.require_capabilities()
+    monkeypatch.setattr(probe, "capabilities", lambda: held & ~(1 << SYS_ADMIN.bit))
+    with pytest.raises(RequirementError, match="CAP_SYS_ADMIN is missing"):
+        process.require_capabilities()
+
+
+def test_word_of_the_cgroup_root_is_left_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "RUN_ROOT", tmp_path)
+    site = Site("here", run_root=tmp_path)
+    site.run.mkdir()
+    found = []
+    for given in (None, Path("/sys/fs/cgroup"), None):
+        process.note_cgroup_root("here", given)
+        found.append(site.cgroup_root)
+    assert found == [None, Path("/sys/fs/cgroup"), None]

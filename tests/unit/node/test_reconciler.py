@@ -13,10 +13,11 @@ from tests.support.netns import Namespace, ip, pair, remove
 from tests.support.podstate import listening, rules, state_of
 from tests.support.steering import Bench, bench, open_files, pod_of
 from zproxy.errors import SteeringError
-from zproxy.net import namespaces
-from zproxy.node import reconciler
+from zproxy.net import namespaces, netlink
+from zproxy.node import aliases, reconciler
 from zproxy.node.pod import Pod
 from zproxy.node.reconciler import Reconciler
+from zproxy.steering.resolvers import PREFIX6
 
 pytestmark = pytest.mark.root
 
@@ -114,6 +115,32 @@ def test_a_listener_whose_port_was_taken_meanwhile_stays_refused_until_it_is_fre
     assert "port 15006 is in use" in caplog.text
     sweep(node)
     assert listening(client) == [15001, 15006, 15008, 15053]
+
+
+def test_queries_by_udp_are_taken_again(
+    node: Bench, client: Namespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    straw = node.manager.pods["demo/client"].straw
+    before = asyncio.run(straw.sockets())
+    straw._straw.dns.drain()
+    sweep(node)
+    assert "repaired: listener 15053/udp missing: dns: nobody takes queries" in caplog.text
+    (inode,) = client.run(lambda: netlink.taking_datagrams(15053))
+    assert inode not in before
+    assert inode in asyncio.run(straw.sockets())
+
+
+def test_routes_of_aliases_follow_the_pod_s_address(
+    node: Bench, client: Namespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    ip("-n", client.name, "addr", "add", "10.99.0.7/24", "dev", "eth0")
+    ip("-n", client.name, "addr", "del", f"{client.ip4}/24", "dev", "eth0")
+    ip("-n", client.name, "route", "del", "local", PREFIX6, "dev", "eth0", "table", "local")
+    sweep(node)
+    assert "repaired: dns route IPv4" in caplog.text
+    assert "repaired: dns route IPv6 missing" in caplog.text
+    four, six = client.run(lambda: tuple(aliases.routes()))
+    assert (four.source, six.source) == ("10.99.0.7", client.ip6)
 
 
 def test_a_dead_pod_is_collected(node: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from zproxy.node.records import Record, Records
+from zproxy.node.records import Origin, Record, Records
 
 CLIENT = Record("demo/client", "/run/netns/demo-client", 7, None, {"net/ipv4/tcp_tw_reuse": "2"})
-SERVER = Record("demo/server", "/proc/1234/ns/net", 8, "other", {})
+SERVER = Record("demo/server", "/proc/1234/ns/net", 8, "other", {}, origin=Origin("8d1f", "5a9dc0"))
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from zproxy.node.workers import PlacedStraw, PodWorker
 from zproxy.proxy.recheck import Recheck
 from zproxy.sources import file
 from zproxy.state.policy import authorize
-from zproxy.state.store import Mesh
+from zproxy.state.store import Mesh, Records
 
 CLIENT, SERVER = workload("demo/client", CLIENT_IP), workload("demo/server", SERVER_IP)
 
@@ -312,3 +312,26 @@ def test_a_reader_that_stumbles_changes_nothing_and_the_next_file_is_read(
     assert "the mesh stays as it was" in caplog.text
     stage.reload(yaml_of(CLIENT))
     assert len(stage.mesh().workloads) == 1
+
+
+NEW = workload("demo/new", "10.0.0.9")
+
+
+def test_another_source_stands_beside_the_file_whose_records_come_first(stage: Stage) -> None:
+    other = replace(SERVER, service_account="other")
+    stage.mesh.other = lambda: lambda _: Records([other, NEW])
+    stage.reload(yaml_of(CLIENT, SERVER))
+    assert [each.pod for each in stage.mesh().workloads] == ["demo/client", "demo/server", "demo/new"]
+    assert stage.mesh().by_pod("demo/server") == SERVER
+
+
+def test_without_a_file_another_source_is_the_mesh(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    current = CurrentMesh(None, mesh())
+    current.other = lambda: lambda _: Records([replace(NEW, services=("demo/gone",))])
+    for _ in range(3):
+        asyncio.run(current.reload(nobody, []))
+    assert [each.pod for each in current().workloads] == ["demo/new"]
+    assert caplog.text.count("the mesh was read again") == 1, "what changes nothing is not worth a line"
+    assert "the mesh: the workload demo/new names the service demo/gone, and there is none" in caplog.text
+    asyncio.run(asyncio.wait_for(current.watch(asyncio.Event()), 1))

@@ -1,11 +1,12 @@
 """Where hooks hang: the true root of cgroup v2, and this process's own cgroup."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from zproxy.errors import RequirementError
-from zproxy.steering.cgroups import ROOT_ID, own_cgroup, root_cgroup
+from zproxy.errors import ConfigError, RequirementError
+from zproxy.steering.cgroups import ROOT_ID, given_root, own_cgroup, root_cgroup
 
 
 def table(tmp_path: Path, *lines: str) -> Path:
@@ -54,3 +55,20 @@ def test_a_cgroup_out_of_reach_is_a_requirement(tmp_path: Path, text: str, why: 
     membership.write_text(text)
     with pytest.raises(RequirementError, match=why):
         own_cgroup(tmp_path, membership)
+
+
+def test_what_is_given_as_the_root_must_be_a_cgroup(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"--cgroup-root {tmp_path} is no directory of the cgroup v2"):
+        given_root(tmp_path)
+
+
+@pytest.mark.root
+def test_a_part_of_the_hierarchy_may_be_given_as_the_root() -> None:
+    part = root_cgroup() / f"zpt-{os.getpid()}"
+    part.mkdir()
+    try:
+        assert given_root(part) == part
+        with pytest.raises(ConfigError):
+            given_root(part / "cgroup.procs")
+    finally:
+        part.rmdir()

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.bpf_maps import attached_to_cgroup, program
+from zproxy.model.capabilities import SYS_ADMIN
 from zproxy.steering import probe
 from zproxy.steering.info import AttachType, ProgType, prog_info
 from zproxy.steering.probe import (
-    CAP_SYS_ADMIN,
     Answer,
     Hook,
     abandoned,
@@ -33,9 +33,9 @@ def test_the_effective_capabilities_are_read_from_the_status(tmp_path: Path) -> 
 
 
 def test_maps_may_be_read_with_cap_sys_admin_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "capabilities", lambda: 1 << CAP_SYS_ADMIN)
+    monkeypatch.setattr(probe, "capabilities", lambda: 1 << SYS_ADMIN.bit)
     assert probe.may_read_maps()
-    monkeypatch.setattr(probe, "capabilities", lambda: ~(1 << CAP_SYS_ADMIN))
+    monkeypatch.setattr(probe, "capabilities", lambda: ~(1 << SYS_ADMIN.bit))
     assert not probe.may_read_maps()
 
 
@@ -106,7 +106,7 @@ def test_this_machine_has_what_the_other_root_tests_need() -> None:
     assert all(facts.tools.values())
     assert facts.cgroup is not None
     assert facts.cgroup.is_whole
-    assert facts.capabilities >> CAP_SYS_ADMIN & 1
+    assert facts.capabilities >> SYS_ADMIN.bit & 1
 
 
 @pytest.mark.root

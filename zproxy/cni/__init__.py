@@ -1,0 +1,1 @@
+"""The chained CNI plugin: pods are enrolled at their birth, before their first container runs."""

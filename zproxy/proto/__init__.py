@@ -1,0 +1,1 @@
+"""What protoc makes of the .proto files beside it: `make gen` writes it, `make gen-check` compares."""
