@@ -20,6 +20,7 @@ CHANGES = (
     "kind load",
     "kubectl rollout restart",
     "ln",
+    "resize2fs /dev/vda1",
     "systemctl",
     "usermod",
 )
@@ -60,6 +61,10 @@ class Machine:
         self.fake("install", 'case "$*" in */kind) make kind;; esac')
         self.fake("ln", 'make demo; exec /bin/ln "$@"')
         self.fake("systemctl", "make docker")
+        self.fake("findmnt", "echo /dev/vda1")
+        self.fake("lsblk", "echo vda")
+        self.fake("growpart", 'has grown && exit 1; test "$1" = --dry-run || make grown')
+        self.fake("resize2fs", "has grown")
         self.fake("chown", "true")
         self.fake("python3", "true")
         self.fake("usermod", "make usermod")
@@ -138,6 +143,7 @@ def succeed(done: subprocess.CompletedProcess[str]) -> str:
 def test_it_makes_everything_in_order(machine: Machine) -> None:
     succeed(machine.provision("--user", "root"))
     assert machine.changes() == [
+        "resize2fs /dev/vda1",
         "apt-get",
         "systemctl",
         "usermod",

@@ -29,7 +29,7 @@ def test_it_provisions_by_the_script_with_options_that_it_has() -> None:
 
 def test_both_providers_get_the_same_machine() -> None:
     providers = re.findall(
-        r'config\.vm\.provider "(\w+)" do \|machine\|\n(.*?)\n  end', VAGRANTFILE, re.DOTALL
+        r'config\.vm\.provider "(\w+)" do \|machine\b[^|]*\|\n(.*?)\n  end', VAGRANTFILE, re.DOTALL
     )
     assert [name for name, _ in providers] == ["virtualbox", "libvirt"]
     assert all(

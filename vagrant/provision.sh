@@ -59,6 +59,19 @@ check_kernel() {
 		die "zproxy needs Linux 6.6 or newer and this is $(uname -r): use Debian 13, Ubuntu 24.04 or later."
 }
 
+# The box's file system may be smaller than the disk that it was given.
+grow_root() {
+	local device disk
+	command -v growpart >/dev/null || return 0
+	device=$(findmnt --noheadings --output SOURCE /)
+	disk=$(lsblk --noheadings --output PKNAME "$device")
+	# It fails when there is nothing to grow.
+	if growpart --dry-run "/dev/$disk" "${device##*[!0-9]}" >/dev/null 2>&1; then
+		run growpart "/dev/$disk" "${device##*[!0-9]}"
+		run resize2fs "$device"
+	fi
+}
+
 # has NAME: tells whether a Debian package has a version to install.
 has() { [[ $(apt-cache policy "$1" 2>/dev/null) == *"Candidate: "[0-9]* ]]; }
 
@@ -167,6 +180,7 @@ main() {
 	parse "$@"
 	[[ $dry_run || $(id -u) == 0 ]] || die "only root can install packages: run it with sudo, or with --dry-run."
 	check_kernel
+	grow_root
 	install_packages
 	start_docker
 	download=$(mktemp -d)

@@ -187,8 +187,8 @@ class Manager:
                 sandbox = Sandbox(found, None, record.cgroup, record.handed, record.origin, record.attachment)
                 await self.take(workload, sandbox, record.service_account, options, restored=record)
         except ZproxyError as error:
-            if self._records.get(record.pod) is None:
-                return  # it was unenrolled meanwhile
+            if self._records.get(record.pod) is None or record.pod in self.pods:
+                return  # it was unenrolled, or handed over, meanwhile
             if found is not None or record.handed:
                 self.refuse(Refused(record.pod, record.netns, record.cookie, str(error)))
                 return

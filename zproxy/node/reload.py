@@ -58,7 +58,7 @@ class CurrentMesh:
         """A source beside the file, or instead of one: asked on the event loop, read in a thread. Of two
         records with one key the file's counts."""
         self._kept: tuple[Stamp, Records] | None = None
-        """What the file said when it was good last, where there is another source, which changes oftener."""
+        """What the file said when it was good last, kept where another source changes more often."""
         self.behind: dict[str, str] = {}
         """Pods and workers that stumbled over the mesh that holds, and over what; tried again at the next."""
         prepare(mesh)

@@ -12,7 +12,9 @@ from zproxy.net.marked import mark
 from zproxy.net.netns import Netns
 from zproxy.steering.exemption import Exemption
 from zproxy.steering.heart import Heart
+from zproxy.steering.inspect_pod import Inspector
 from zproxy.steering.kubelet import ProbeChoice
+from zproxy.steering.layout import PodEntry
 from zproxy.steering.pins import NodePins
 from zproxy.steering.pod_cgroups import PodCgroup
 from zproxy.steering.pods import PodSteering
@@ -31,6 +33,7 @@ class External(Steering):
         self.probes = ProbeChoice(ProbeMode.NONE, "istio-cni's rules know kubelet by its address")
         self.exempt = Marking()
         self.heart = Still()
+        self.inspector = Blind()
 
     @classmethod
     def open_for(cls, node: str, pin_root: Path = PIN_ROOT) -> "External":
@@ -74,6 +77,21 @@ class Marking(Exemption):
     def __call__(self, fd: int) -> None:
         """Mark the socket behind `fd`; raise OSError."""
         mark(fd)
+
+
+class Blind(Inspector):
+    """Sees nothing, since nothing is there."""
+
+    def __init__(self) -> None:
+        """Hold no maps."""
+
+    def traces(self) -> set[int]:
+        """Return none."""
+        return set()
+
+    def entries(self) -> list[PodEntry]:
+        """Return none."""
+        return []
 
 
 class Still(Heart):

@@ -24,6 +24,7 @@ def test_nothing_is_done_and_nothing_is_needed() -> None:
     steering.heart.stop()
     steering.close()
     assert steering.is_external
+    assert (steering.inspector.traces(), steering.inspector.entries()) == (set(), [])
     assert steering.find_resolver(7, "169.254.0.1") is None
     assert steering.probes.mode is ProbeMode.NONE
     assert steering.examine("demo/x", pod, None, None).path is None
