@@ -107,6 +107,13 @@ def test_the_mesh_may_learn_of_a_pod_a_moment_later(node: Bench, client: Namespa
     assert asyncio.run(born())["enrolled"]
 
 
+def test_a_record_without_addresses_is_that_of_a_pod_that_is_born_now(node: Bench, client: Namespace) -> None:
+    """Kubernetes knows a pod of this node from its scheduling on, and its addresses when it is born."""
+    node.mesh = mesh(pod_of(POD, client, ips=()))
+    assert add(node, client, ips=client.ips)["enrolled"]
+    assert node.manager.pods[POD].workload.workload_ips == client.ips
+
+
 def test_an_earlier_pods_record_is_not_this_ones(node: Bench, client: Namespace) -> None:
     later, node.mesh = node.mesh, mesh(pod_of(POD, client, ips=("10.99.0.1",)))
     with pytest.raises(EnrollError, match=r"demo/client has 10\.99\.0\.1, but"):
