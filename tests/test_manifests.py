@@ -142,9 +142,6 @@ def test_the_cas_directory_is_one_for_all_nodes_of_the_cluster() -> None:
     assert len({mount["hostPath"] for mount in shared}) == 1
 
 
-@pytest.mark.xfail(
-    reason="--kubernetes and --cri-endpoint are about to come: then take this mark away", strict=True
-)
 def test_the_daemon_has_the_options_that_the_manifests_give_it() -> None:
     patches = yaml.safe_load((MANIFESTS / "demo" / "kustomization.yaml").read_text())["patches"]
     added = [step["value"] for patch in patches for step in yaml.safe_load(patch["patch"])]
