@@ -62,8 +62,8 @@ class Reconciler:
         """Those that are looked at because it is time to."""
         self._credit: dict[int, tuple[float, float]] = {}
         """Cookie → when it was last looked at because of a notice, and how many looks it had left then."""
-        self._bare: set[int] = set()
-        """Cookies of pods that had no address when they were looked at, for the first time."""
+        self._bare: dict[int, float] = {}
+        """Cookie of a pod that has no address → until when it may be ending, on the loop's clock."""
         self._wake = asyncio.Event()
         self._claims: tuple[float, dict[int, list[str]]] = (-CLAIMS_S, {})
         manager.on_change = self.look
@@ -94,8 +94,9 @@ class Reconciler:
         await self.collect()
         for pod in tuple(self._manager.pods.values()):
             self._due[pod.cookie] = None
-        self._watches.keep({pod.cookie for pod in self._manager.pods.values()})
-        self._bare &= {pod.cookie for pod in self._manager.pods.values()}
+        alive = {pod.cookie for pod in self._manager.pods.values()}
+        self._watches.keep(alive)
+        self._bare = {cookie: until for cookie, until in self._bare.items() if cookie in alive}
         self._credit = {cookie: left for cookie, left in self._credit.items() if cookie in self._watches}
         await self._look_at_asked()
 
@@ -157,12 +158,14 @@ class Reconciler:
 
     def _seems_to_end(self, cookie: int, facts: PodFacts) -> bool:
         """A pod without any address is being taken down, as a rule: look again before anything is said."""
-        if facts.network.ips or cookie in self._bare:
-            self._bare.discard(cookie)
+        if facts.network.ips:
+            self._bare.pop(cookie, None)
             return False
-        self._bare.add(cookie)
-        asyncio.get_running_loop().call_later(ENDING_S, self.look, cookie)
-        return True
+        loop = asyncio.get_running_loop()
+        if cookie not in self._bare:
+            self._bare[cookie] = loop.time() + ENDING_S
+            loop.call_later(ENDING_S, self.look, cookie)
+        return loop.time() < self._bare[cookie]
 
     async def _findings(self, pod: Pod) -> tuple[list[Finding], PodFacts]:
         inspector = self._steering.inspector

@@ -75,13 +75,15 @@ def test_where_all_is_as_wanted_nothing_is_done(
     assert (state_of(client), node.steering.calls, made.log.looks) == (state, calls, 3)
 
 
-def test_a_pod_that_loses_its_addresses_may_be_ending_and_is_looked_at_again_first(
-    node: Bench, client: Namespace, caplog: pytest.LogCaptureFixture
+def test_a_pod_that_loses_its_addresses_may_be_ending_and_is_given_time_however_often_it_is_looked_at(
+    node: Bench, client: Namespace, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ip("-n", client.name, "addr", "flush", "dev", client.interface)
-    sweep(node)
+    monkeypatch.setattr(reconciler, "ENDING_S", 3600.0)
+    sweep(node, 3)
     assert caplog.text == ""
-    sweep(node, 2)
+    monkeypatch.setattr(reconciler, "ENDING_S", 0.0)
+    sweep(node)
     assert "drift of demo/client, NOT repaired: addresses missing" in caplog.text
 
 
