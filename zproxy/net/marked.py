@@ -10,7 +10,7 @@ from typing import Final
 from zproxy.model import ports
 from zproxy.model.addr import Endpoint
 from zproxy.net.netns import Netns
-from zproxy.net.sockets import SO_MARK, SocketFactory, borrow_source, connecting, peer_of
+from zproxy.net.sockets import SO_MARK, SocketFactory, peer_of
 
 PROXY_MARK: Final = 0x539
 """1337: what Istio's rules let pass."""
@@ -43,16 +43,9 @@ class MarkedSockets(SocketFactory):
         mark(sock.fileno())
         return sock
 
-    def dial_app(self, to: Endpoint, source_ip: str) -> socket.socket:
-        """See SocketFactory; connection tracking brings the replies back over lo."""
-
-        def prepare(sock: socket.socket) -> None:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if source_ip != to.ip:
-                borrow_source(sock, source_ip, is_v6=to.is_v6)
-            mark(sock.fileno())
-
-        return self._netns.run(lambda: connecting(to, prepare))
+    def _prepare_app(self, sock: socket.socket, to: Endpoint, source_ip: str) -> None:
+        super()._prepare_app(sock, to, source_ip)
+        mark(sock.fileno())  # by which connection tracking brings the replies back over lo
 
     def original_destination(self, sock: socket.socket) -> Endpoint | None:
         """Return where the app dialled, as connection tracking has it; None when it dialled us."""

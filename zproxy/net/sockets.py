@@ -61,7 +61,7 @@ class SocketFactory:
         It is in progress when this returns; an immediate failure raises OSError.
         """
 
-        return self._netns.run(lambda: connecting(to, lambda sock: self._exempt(sock.fileno())))
+        return self._netns.run(lambda: _connecting(to, lambda sock: self._exempt(sock.fileno())))
 
     def dial_app(self, to: Endpoint, source_ip: str) -> socket.socket:
         """Start a connection to the pod's app on `to` whose source address is `source_ip`.
@@ -71,12 +71,7 @@ class SocketFactory:
         keepalive: both ends are of one kernel, and neither can vanish without the other.
         """
 
-        def prepare(sock: socket.socket) -> None:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if source_ip != to.ip:
-                borrow_source(sock, source_ip, is_v6=to.is_v6)
-
-        return self._netns.run(lambda: connecting(to, prepare))
+        return self._netns.run(lambda: _connecting(to, lambda sock: self._prepare_app(sock, to, source_ip)))
 
     def dial_datagrams(self, to: Endpoint) -> socket.socket:
         """Return a UDP socket from a port drawn for it, exempt from steering, that hears nobody but `to`.
@@ -85,7 +80,7 @@ class SocketFactory:
         """
 
         def dial() -> socket.socket:
-            return connecting(to, lambda sock: self._exempt(sock.fileno()), socket.SOCK_DGRAM)
+            return _connecting(to, lambda sock: self._exempt(sock.fileno()), socket.SOCK_DGRAM)
 
         return self._netns.run(dial)
 
@@ -97,6 +92,11 @@ class SocketFactory:
         see zproxy.net.datagrams.
         """
         return self._netns.run(lambda: _is_local(ip))
+
+    def _prepare_app(self, sock: socket.socket, to: Endpoint, source_ip: str) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if source_ip != to.ip:
+            _borrow_source(sock, source_ip, is_v6=to.is_v6)
 
     def original_destination(self, sock: socket.socket) -> Endpoint | None:
         """Return where the app dialled, for a connection that steering brought to us; None for any other."""
@@ -209,7 +209,7 @@ def _is_local(ip: str) -> bool:
     return True
 
 
-def connecting(
+def _connecting(
     to: Endpoint,
     prepare: Callable[[socket.socket], None],
     kind: socket.SocketKind = socket.SOCK_STREAM,
@@ -227,8 +227,7 @@ def connecting(
     return sock
 
 
-def borrow_source(sock: socket.socket, source_ip: str, *, is_v6: bool) -> None:
-    """Let `sock` come from an address that is not the pod's, and mark it as such a one."""
+def _borrow_source(sock: socket.socket, source_ip: str, *, is_v6: bool) -> None:
     if is_v6:
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
     else:
